@@ -1,0 +1,109 @@
+"""Reading and writing files: clear errors on the way in, nothing half-written on the way out."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from kyvo.errors import InputError
+
+
+def require_file(path: Path | str, purpose: str) -> Path:
+    """Return ``path`` if it is an existing file, else raise InputError naming ``purpose``."""
+    path = Path(path)
+    if not path.is_file():
+        found = "it is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{purpose}: {path}: {found}. Check the path.")
+    return path
+
+
+def read_json(path: Path | str, purpose: str) -> Any:
+    """Parse a JSON file (UTF-8, strict: no NaN, nothing after the value).
+
+    Raises:
+        InputError: the file is missing or is not valid JSON, with line and column.
+    """
+    path = require_file(path, purpose)
+    try:
+        return orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise InputError(
+            f"{purpose}: {path}: not valid JSON: {error}. "
+            "The file may be truncated: make or download it again."
+        ) from None
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write ``value`` as indented JSON, all or nothing (see ``atomic_file``)."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(
+            orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+        )
+
+
+@contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success flush it to disk and rename it there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_array(path: Path | str, purpose: str) -> np.ndarray:
+    """Load a ``.npy`` array; pickled objects are refused.
+
+    Raises:
+        InputError: the file is missing, is not a numpy array, or would need unpickling.
+    """
+    path = require_file(path, purpose)
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{purpose}: {path}: not a plain .npy array: {error}") from None
+
+
+def write_array(path: Path | str, array: np.ndarray) -> None:
+    """Save a ``.npy`` array, all or nothing."""
+    with atomic_file(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+def check_output_name(name: str, purpose: str) -> str:
+    """Return ``name`` if it is safe as one file name: no folders, no NUL, at most 200 bytes."""
+    bad = not name or name in (".", "..") or any(c in name for c in "/\\\0")
+    if bad or len(name.encode()) > 200:
+        raise InputError(
+            f"{purpose}: {name[:80]!r} cannot be a file name. Expected 1 to 200 bytes "
+            "without slashes: rename the key."
+        )
+    return name
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
