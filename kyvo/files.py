@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -73,17 +73,18 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def map_array(path: Path | str, purpose: str) -> np.ndarray:
+    """Like ``read_array``, but memory-mapped read-only: pages load when they are used."""
+    return _load_array(path, purpose, mmap_mode="r")
+
+
 def read_array(path: Path | str, purpose: str) -> np.ndarray:
     """Load a ``.npy`` array; pickled objects are refused.
 
     Raises:
         InputError: the file is missing, is not a numpy array, or would need unpickling.
     """
-    path = require_file(path, purpose)
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{purpose}: {path}: not a plain .npy array: {error}") from None
+    return _load_array(path, purpose, mmap_mode=None)
 
 
 def write_array(path: Path | str, array: np.ndarray) -> None:
@@ -107,3 +108,11 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _load_array(path: Path | str, purpose: str, mmap_mode: Literal["r"] | None) -> np.ndarray:
+    path = require_file(path, purpose)
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{purpose}: {path}: not a plain .npy array: {error}") from None

@@ -1,0 +1,217 @@
+"""Configs are data: yaml files plus ``key=value`` overrides, checked against a dataclass.
+
+A config class is a frozen dataclass; its field types are the rules. ``load_config`` reads the
+file, merges the file named by its ``base`` key below it and the overrides above it, and tells
+*every* problem at once: unknown keys (with the nearest right one), missing keys, wrong types,
+components that may not be used.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from kyvo.errors import InputError
+from kyvo.files import require_file
+
+T = TypeVar("T")
+_PACKAGES = ("kyvo", "torch", "torchtune", "torchao")
+
+
+@dataclass(frozen=True)
+class Component:
+    """Something a config names with ``_component_``: a callable and its keyword arguments."""
+
+    path: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, *args: Any, **extra: Any) -> Any:
+        """Call the component; ``extra`` are the arguments that the program supplies."""
+        try:
+            return _locate(self.path)(*args, **{**self.arguments, **extra})
+        except TypeError as error:
+            raise InputError(f"{self.path}: {error}. Check the keys beside _component_.") from error
+
+
+@dataclass(frozen=True)
+class From:
+    """Annotation of a Component field: the modules whose members the config may name there."""
+
+    modules: tuple[str, ...]
+
+
+def load_config(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -> T:
+    """Read ``path``, apply ``key=value`` overrides and build ``cls`` from the result.
+
+    Raises:
+        InputError: with a list of every problem found.
+    """
+    merged = OmegaConf.merge(_read_with_bases(Path(path)), _parse_overrides(overrides))
+    try:
+        values = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise InputError(f"config {path}: {error}") from None
+    return build_config(cls, cast(dict[str, Any], values), f"config {path}")
+
+
+def build_config(cls: type[T], values: Mapping[str, Any], source: str) -> T:
+    """Build the dataclass ``cls`` from plain ``values``; ``source`` names them in errors."""
+    problems: list[str] = []
+    result = _build_dataclass(cls, values, "", problems)
+    if problems:
+        listing = "\n".join(f"  - {problem}" for problem in problems)
+        raise InputError(f"{source}: {len(problems)} problem(s):\n{listing}")
+    return cast(T, result)
+
+
+def suggest(word: str, known: Sequence[str]) -> str:
+    """A hint for a misspelt ``word``: the nearest of ``known``, or all of them."""
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
+
+
+def _read_with_bases(path: Path, seen: tuple[Path, ...] = ()) -> Any:
+    require_file(path, "config")
+    if path.resolve() in seen:
+        raise InputError(f"config {path}: 'base' leads back to itself. Break the circle.")
+    try:
+        config = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"config {path}: not a valid yaml file: {error}") from None
+    if not OmegaConf.is_dict(config):
+        raise InputError(f"config {path}: expected a mapping of keys to values at the top.")
+    base = cast(dict[str, Any], config).pop("base", None)
+    if base is None:
+        return config
+    # Beside the real file, so that configs reached through a link find their base too.
+    parent = path.resolve().parent / str(base)
+    return OmegaConf.merge(_read_with_bases(parent, (*seen, path.resolve())), config)
+
+
+def _parse_overrides(overrides: Sequence[str]) -> Any:
+    for override in overrides:
+        if "=" not in override or override.startswith(("-", "=")):
+            raise InputError(f"override {override!r}: expected key=value, such as batch_size=4.")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"overrides {list(overrides)}: {error}") from None
+
+
+def _build_dataclass(cls: type, values: Any, where: str, problems: list[str]) -> Any:
+    if not isinstance(values, Mapping):
+        problems.append(f"{where or 'top'}: expected a mapping, found {values!r}")
+        return None
+    prefix = f"{where}." if where else ""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            problems.append(f"{prefix}{key}: unknown key; {suggest(str(key), list(fields))}")
+    before = len(problems)
+    arguments = {}
+    for name, item in fields.items():
+        if name in values:
+            arguments[name] = _convert(values[name], item.type, prefix + name, problems)
+        elif item.default is item.default_factory is dataclasses.MISSING:
+            problems.append(f"{prefix}{name}: missing; add it to the config")
+    if len(problems) > before:
+        return None
+    try:
+        return cls(**arguments)
+    except ValueError as error:
+        problems.append(f"{where + ': ' if where else ''}{error}")
+        return None
+
+
+def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
+    """Turn a yaml ``value`` into type ``kind`` or note the problem."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _build_component(value, args[1], where, problems)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        (kind,) = (a for a in args if a is not type(None))
+        return _convert(value, kind, where, problems)
+    if origin is Literal:
+        if value not in args:
+            problems.append(f"{where}: {value!r}; {suggest(str(value), [str(a) for a in args])}")
+        return value
+    if origin is tuple and isinstance(value, list):
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(kinds) == len(value):
+            pairs = zip(value, kinds, strict=True)
+            return tuple(
+                _convert(v, k, f"{where}[{i}]", problems) for i, (v, k) in enumerate(pairs)
+            )
+    if origin is dict and isinstance(value, Mapping):
+        return {k: _convert(v, args[1], f"{where}.{k}", problems) for k, v in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(cast(type, kind), value, where, problems)
+    return _convert_plain(value, kind, where, problems)
+
+
+def _convert_plain(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is Any or (inspect.isclass(kind) and type(value) is kind):
+        return value
+    expected = getattr(kind, "__name__", str(kind))
+    problems.append(f"{where}: expected {expected}, found {value!r}")
+    return None
+
+
+def _build_component(value: Any, allowed: From, where: str, problems: list[str]) -> Any:
+    if not isinstance(value, Mapping) or not isinstance(value.get("_component_"), str):
+        problems.append(f"{where}: expected a mapping with _component_: dotted.path")
+        return None
+    path = value["_component_"]
+    if path.rpartition(".")[0] not in allowed.modules:
+        problems.append(
+            f"{where}._component_: {path!r} may not be used here; "
+            f"expected a member of {' or '.join(allowed.modules)}"
+        )
+        return None
+    arguments = {k: v for k, v in value.items() if k != "_component_"}
+    try:
+        known = inspect.signature(_locate(path)).parameters
+    except InputError as error:
+        problems.append(f"{where}._component_: {error}")
+        return None
+    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        for key in arguments:
+            if key not in known:
+                problems.append(f"{where}.{key}: unknown key; {suggest(key, list(known))}")
+    return Component(path, arguments)
+
+
+def _locate(path: str) -> Callable[..., Any]:
+    module_name, _, name = path.rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError):
+        members = _public_names(module_name)
+        raise InputError(f"no {path!r}; {suggest(name, members)}") from None
+    home = (getattr(target, "__module__", None) or "").split(".")[0]
+    if not callable(target) or home not in _PACKAGES:
+        raise InputError(f"{path!r} is not a component of {', '.join(_PACKAGES)}")
+    return cast(Callable[..., Any], target)
+
+
+def _public_names(module_name: str) -> list[str]:
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError:
+        return []
+    return [n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))]

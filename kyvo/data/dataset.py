@@ -1,0 +1,157 @@
+"""The data set: token stores joined by key into the samples of a task."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from kyvo.data.store import TokenStore, common_keys, open_store
+from kyvo.errors import InputError
+from kyvo.sequences import CentreFirst, Sample, Segment, SequenceBuilder, get_task
+from kyvo.vocabulary import Vocabulary
+
+UNIFIED = "UNIFIED"
+
+
+class KyvoDataset(Dataset[tuple[str, Sample]]):
+    """Samples of one task, or of several of which each sample draws one anew every epoch.
+
+    Item i is (key, sample). Samples are the keys present in every file that the tasks read, in
+    sorted order.
+    """
+
+    def __init__(
+        self,
+        builders: Sequence[SequenceBuilder],
+        stores: dict[Segment, TokenStore],
+        max_samples: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.builders = tuple(builders)
+        self.stores = stores
+        self.keys = common_keys(list(stores.values()))[:max_samples]
+        self._rows = {s: np.searchsorted(store.keys, self.keys) for s, store in stores.items()}
+        self._seed = seed
+        self.set_epoch(0)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> tuple[str, Sample]:
+        builder = self.builders[self._drawn[index]]
+        contents = {s: self.content(s, index) for s in builder.task.segments}
+        return self.keys[index].decode(), builder.build(contents)
+
+    def content(self, segment: Segment, index: int) -> np.ndarray:
+        """The stored ids (for images: codes, raster order) of sample ``index``, int64."""
+        return self.stores[segment][self._rows[segment][index]]
+
+    def string(self, segment: Segment, index: int) -> object:
+        """The stored ``string`` of sample ``index``; None where the file has none."""
+        return self.stores[segment].string(self._rows[segment][index])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the task of every sample for ``epoch``: the same draw for the same seed."""
+        random = np.random.default_rng((self._seed, epoch))
+        self._drawn = random.integers(len(self.builders), size=len(self))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Sequence length of every sample in the current epoch, int64 (N,)."""
+        stored = {s: store.lengths[self._rows[s]] for s, store in self.stores.items()}
+        by_task = np.stack([builder.length(stored) for builder in self.builders])
+        return by_task[self._drawn, np.arange(len(self))]
+
+
+def kyvo_dataset(
+    *,
+    vocabulary: Vocabulary,
+    task: str,
+    unified_tasks: Sequence[str] = (),
+    image_source: str | None = None,
+    three_d_source: str | None = None,
+    text_source: str | None = None,
+    image_target: str | None = None,
+    three_d_target: str | None = None,
+    text_target: str | None = None,
+    codes_per_image: int = 256,
+    centre_first: CentreFirst = "generated",
+    no_loss_on_input: bool = True,
+    max_samples: int | None = None,
+    max_length: int | None = None,
+    seed: int = 0,
+) -> KyvoDataset:
+    """The data set of a config: pretokenised JSON files (``DATA.md``) joined for ``task``.
+
+    Args:
+        vocabulary: the recipe's vocabulary.
+        task: a task string such as ``I-3``, or ``UNIFIED``: each sample draws one of
+            ``unified_tasks`` in every epoch.
+        image_source .. text_target: paths; those that the task reads must be given.
+        codes_per_image: every image must have exactly so many codes.
+        centre_first: which images are written centre-first.
+        no_loss_on_input: no loss up to and including OUTPUT-START.
+        max_samples: use only the first so many keys.
+        max_length: refuse data with longer sequences (tokens).
+
+    Raises:
+        InputError: a missing path or file, an id outside the vocabulary, an image of another
+            size, no common key, a sequence that is too long.
+    """
+    paths = {
+        "image_source": image_source,
+        "three_d_source": three_d_source,
+        "text_source": text_source,
+        "image_target": image_target,
+        "three_d_target": three_d_target,
+        "text_target": text_target,
+    }
+    names = unified_tasks if task == UNIFIED else (task,)
+    if not names:
+        raise InputError(f"dataset: task {UNIFIED} needs unified_tasks, such as [I-3, 3-I]")
+    tasks = [get_task(name) for name in names]
+    segments = list(dict.fromkeys(s for t in tasks for s in t.segments))
+    missing = [s.source_name for s in segments if paths[s.source_name] is None]
+    if missing:
+        raise InputError(f"dataset: task {task} reads {', '.join(missing)}: give the path(s)")
+    stores = {s: open_store(Path(str(paths[s.source_name])), s.source_name) for s in segments}
+    for segment, store in stores.items():
+        _check_ids(segment, store, vocabulary, codes_per_image)
+    builders = [SequenceBuilder(vocabulary, t, centre_first, no_loss_on_input) for t in tasks]
+    dataset = KyvoDataset(builders, stores, max_samples, seed)
+    _check_samples(dataset, max_length)
+    return dataset
+
+
+def _check_ids(
+    segment: Segment, store: TokenStore, vocabulary: Vocabulary, codes_per_image: int
+) -> None:
+    is_image = segment.modality == "image"
+    limit = vocabulary.num_image_codes if is_image else vocabulary.size
+    bad = store.first_outside(0, limit)
+    if bad:
+        raise InputError(
+            f"{segment.source_name}: {store.path}: key {bad[0]!r}: id {bad[1]} is outside "
+            f"0..{limit - 1} of vocabulary '{vocabulary.name}'. Was it tokenised for another one?"
+        )
+    wrong = np.flatnonzero(is_image & (store.lengths != codes_per_image))
+    if len(wrong):
+        first = int(wrong[0])
+        raise InputError(
+            f"{segment.source_name}: {store.path}: key {store.keys[first].decode()!r} has "
+            f"{store.lengths[first]} codes, expected codes_per_image = {codes_per_image}."
+        )
+
+
+def _check_samples(dataset: KyvoDataset, max_length: int | None) -> None:
+    if len(dataset) == 0:
+        files = ", ".join(str(store.path) for store in dataset.stores.values())
+        raise InputError(f"dataset: no key is present in all of: {files}. Check that they match.")
+    longest = int(dataset.lengths.max())
+    if max_length is not None and longest > max_length:
+        key = dataset.keys[int(dataset.lengths.argmax())].decode()
+        raise InputError(
+            f"dataset: sample {key!r} has {longest} tokens, but max_length is {max_length}. "
+            "Raise max_length or leave the sample out."
+        )

@@ -1,0 +1,201 @@
+"""The language model: torchtune's Llama modules around the mixed embedding.
+
+Shapes: B samples, L positions, D width, V ids.
+"""
+
+import torch
+from torch import Tensor, nn
+from torchtune.models.llama3._component_builders import llama3_mlp
+from torchtune.models.llama3_1 import Llama3ScaledRoPE
+from torchtune.modules import (
+    MultiHeadAttention,
+    RMSNorm,
+    TransformerDecoder,
+    TransformerSelfAttentionLayer,
+)
+
+from kyvo.errors import InputError
+from kyvo.models.embedding import ImageProjection, MixedEmbedding, NumberEmbedding
+from kyvo.vocabulary import Vocabulary
+
+
+class KyvoModel(TransformerDecoder):
+    """A Llama decoder over all three modalities, with an untied head of V rows."""
+
+    def hidden(
+        self, tokens_BL: Tensor, mask: Tensor | None = None, input_pos: Tensor | None = None
+    ) -> Tensor:
+        """Normalised hidden states (B, L, D): everything but the head, which few positions need."""
+        h_BLD = self.tok_embeddings(tokens_BL)
+        for layer in self.layers:
+            h_BLD = layer(h_BLD, mask=mask, input_pos=input_pos)
+        return self.norm(h_BLD)
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters that training changes, by name."""
+        return {n: p for n, p in self.named_parameters() if p.requires_grad}
+
+
+def kyvo_model(
+    *,
+    vocabulary: Vocabulary,
+    num_layers: int,
+    num_heads: int,
+    num_kv_heads: int,
+    embed_dim: int,
+    intermediate_dim: int,
+    max_seq_len: int = 2048,
+    rope_base: int = 500_000,
+    rope_scale_factor: int = 32,
+    norm_eps: float = 1e-5,
+    codebook_dim: int = 256,
+    number_embedding: NumberEmbedding = "sin_cos_plus_learned",
+    image_projection: ImageProjection = "linear",
+    train_text_embedding: bool = False,
+    initial_std: float = 0.02,
+) -> KyvoModel:
+    """A model of any size with random weights (normal, ``initial_std``); norms start at one.
+
+    Args:
+        vocabulary: the id space; its size is the number of head rows.
+        num_layers, num_heads, num_kv_heads, embed_dim, intermediate_dim: Llama's dimensions.
+        max_seq_len: longest sequence in tokens.
+        rope_base, rope_scale_factor, norm_eps: as in Llama 3.2.
+        codebook_dim: dimensions of the VQGAN's codes.
+        number_embedding: how number ids are embedded (paper, table on number embeddings).
+        image_projection: from codes to the model's width.
+        train_text_embedding: train the rows of text ids too; the paper freezes them.
+        initial_std: standard deviation of random weights.
+
+    Raises:
+        InputError: dimensions that do not divide each other.
+    """
+    if embed_dim % num_heads or num_heads % num_kv_heads:
+        raise InputError(
+            f"model: embed_dim {embed_dim} must be a multiple of num_heads {num_heads}, "
+            f"and num_heads of num_kv_heads {num_kv_heads}"
+        )
+    head_dim = embed_dim // num_heads
+    rope = Llama3ScaledRoPE(head_dim, max_seq_len, rope_base, rope_scale_factor)
+    layers = [
+        TransformerSelfAttentionLayer(
+            attn=_attention(embed_dim, num_heads, num_kv_heads, rope, max_seq_len),
+            mlp=llama3_mlp(dim=embed_dim, hidden_dim=intermediate_dim),
+            sa_norm=RMSNorm(embed_dim, eps=norm_eps),
+            mlp_norm=RMSNorm(embed_dim, eps=norm_eps),
+        )
+        for _ in range(num_layers)
+    ]
+    model = KyvoModel(
+        tok_embeddings=MixedEmbedding(
+            vocabulary, embed_dim, codebook_dim, number_embedding, image_projection
+        ),
+        layers=layers,
+        max_seq_len=max_seq_len,
+        num_heads=num_heads,
+        head_dim=head_dim,
+        norm=RMSNorm(embed_dim, eps=norm_eps),
+        output=nn.Linear(embed_dim, vocabulary.size, bias=False),
+    )
+    _initialise(model, initial_std)
+    model.tok_embeddings.token_embedding.weight.requires_grad_(train_text_embedding)
+    return model
+
+
+_LLAMA_3_2_1B = {
+    "num_layers": 16,
+    "num_heads": 32,
+    "num_kv_heads": 8,
+    "embed_dim": 2048,
+    "intermediate_dim": 8192,
+}
+_LLAMA_3_2_3B = {
+    "num_layers": 28,
+    "num_heads": 24,
+    "num_kv_heads": 8,
+    "embed_dim": 3072,
+    "intermediate_dim": 8192,
+}
+
+
+def llama3_2_1b(
+    *,
+    vocabulary: Vocabulary,
+    max_seq_len: int = 2048,
+    number_embedding: NumberEmbedding = "sin_cos_plus_learned",
+    image_projection: ImageProjection = "linear",
+    train_text_embedding: bool = False,
+) -> KyvoModel:
+    """``kyvo_model`` with the dimensions of Llama-3.2-1B."""
+    return kyvo_model(
+        vocabulary=vocabulary,
+        max_seq_len=max_seq_len,
+        number_embedding=number_embedding,
+        image_projection=image_projection,
+        train_text_embedding=train_text_embedding,
+        **_LLAMA_3_2_1B,
+    )
+
+
+def llama3_2_3b(
+    *,
+    vocabulary: Vocabulary,
+    max_seq_len: int = 2048,
+    number_embedding: NumberEmbedding = "sin_cos_plus_learned",
+    image_projection: ImageProjection = "linear",
+    train_text_embedding: bool = False,
+) -> KyvoModel:
+    """``kyvo_model`` with the dimensions of Llama-3.2-3B."""
+    return kyvo_model(
+        vocabulary=vocabulary,
+        max_seq_len=max_seq_len,
+        number_embedding=number_embedding,
+        image_projection=image_projection,
+        train_text_embedding=train_text_embedding,
+        **_LLAMA_3_2_3B,
+    )
+
+
+def _attention(
+    embed_dim: int, num_heads: int, num_kv_heads: int, rope: nn.Module, max_seq_len: int
+) -> MultiHeadAttention:
+    head_dim = embed_dim // num_heads
+    return MultiHeadAttention(
+        embed_dim=embed_dim,
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        q_proj=nn.Linear(embed_dim, embed_dim, bias=False),
+        k_proj=nn.Linear(embed_dim, num_kv_heads * head_dim, bias=False),
+        v_proj=nn.Linear(embed_dim, num_kv_heads * head_dim, bias=False),
+        output_proj=nn.Linear(embed_dim, embed_dim, bias=False),
+        pos_embeddings=rope,
+        max_seq_len=max_seq_len,
+        attn_dropout=0.0,
+    )
+
+
+def _initialise(model: KyvoModel, std: float) -> None:
+    """Normal weights; the projections into the residual stream start smaller with depth."""
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad or name.endswith("scale"):
+            continue
+        into_residual = name.endswith(("output_proj.weight", "w2.weight"))
+        scale = std / (2 * len(model.layers)) ** 0.5 if into_residual else std
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif "vqgan_embed_proj" in name:
+            # Keeps the scale of the codes, whatever their dimension.
+            nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+        else:
+            nn.init.normal_(parameter, std=scale)
+
+
+def num_parameters(model: nn.Module, trainable_only: bool = False) -> int:
+    """Number of weights."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """``fp32`` or ``bf16`` as a torch dtype."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]

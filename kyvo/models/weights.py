@@ -1,0 +1,136 @@
+"""Weights in and out: Llama from Meta or Hugging Face, Kyvo in the released layout.
+
+In memory a model has torchtune's parameter names; the released layout has Meta's. Only this
+module knows both.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchtune.models.convert_weights import hf_to_tune, meta_to_tune, tune_to_meta
+
+from kyvo.errors import InputError
+from kyvo.files import read_json, require_file
+from kyvo.models.builders import KyvoModel
+from kyvo.tensors import read_state_dict
+
+HeadStart = Literal["llama", "random"]
+_EMBEDDING = "tok_embeddings."
+_META_FILE = "consolidated.00.pth"
+_HF_FILE, _HF_INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def released_state_dict(model: KyvoModel) -> dict[str, Tensor]:
+    """The model's weights under the names of the released Kyvo checkpoints."""
+    own = {k: v.detach() for k, v in model.state_dict().items()}
+    embedding = {k: v for k, v in own.items() if k.startswith(_EMBEDDING)}
+    body = {k: v for k, v in own.items() if not k.startswith(_EMBEDDING)}
+    return embedding | tune_to_meta(body)
+
+
+def load_released(model: KyvoModel, path: Path) -> None:
+    """Load a trained Kyvo (``meta_model_9.pt`` or the same names in safetensors).
+
+    Raises:
+        InputError: missing, unexpected or mis-shaped weights, all listed; NaN or Inf.
+    """
+    load_released_state(model, read_state_dict(path, "Kyvo checkpoint"), str(path))
+
+
+def load_released_state(model: KyvoModel, state: Mapping[str, Tensor], where: str) -> None:
+    """``load_released`` from weights in memory; ``where`` names them in errors."""
+    embedding = {k: v for k, v in state.items() if k.startswith(_EMBEDDING)}
+    body = {k: v for k, v in state.items() if not k.startswith(_EMBEDDING)}
+    _load(model, embedding | _from_meta(body, where), where, required=set(model.state_dict()))
+
+
+def load_llama(model: KyvoModel, path: Path, head_start: HeadStart = "llama") -> None:
+    """Start from Llama: body, text embedding and, unless ``head_start`` is random, the head.
+
+    ``path`` is Meta's ``consolidated.00.pth``, a folder holding it (or ``original/``), or a
+    folder of Hugging Face safetensors. With "llama" the head's text rows are Llama's tied
+    embedding and every new row is their mean, so that a new token starts as likely as an
+    average one; with "random" the whole head stays random, as in the reference.
+
+    Raises:
+        InputError: no weights found, or they do not fit the model; all misfits are listed.
+    """
+    llama, where = _read_llama(path, model)
+    text = llama.pop("tok_embeddings.weight", None)
+    llama.pop("output.weight", None)
+    if text is None:
+        raise InputError(f"Llama weights: {where}: no token embedding. Expected Llama's weights.")
+    required = {k for k in model.state_dict() if k.startswith(("layers.", "norm."))}
+    llama[f"{_EMBEDDING}token_embedding.weight"] = text
+    _load(model, llama, where, required)
+    if head_start == "llama":
+        with torch.no_grad():
+            head = model.output.weight
+            head[: len(text)] = text.to(head)
+            head[len(text) :] = text.float().mean(dim=0).to(head)
+
+
+def _read_llama(path: Path, model: KyvoModel) -> tuple[dict[str, Tensor], str]:
+    """Llama's weights under torchtune's names, and the file or folder they came from."""
+    candidates = [path, path / _META_FILE, path / "original" / _META_FILE]
+    meta = next((p for p in candidates if p.is_file() and p.suffix == ".pth"), None)
+    if meta is not None:
+        return _from_meta(read_state_dict(meta, "Llama weights"), str(meta)), str(meta)
+    shards = _hugging_face_files(path)
+    if not shards:
+        raise InputError(
+            f"Llama weights: {path}: found neither {_META_FILE} nor {_HF_FILE}. "
+            "Download them with 'tune download meta-llama/Llama-3.2-1B' (README)."
+        )
+    state: dict[str, Tensor] = {}
+    for shard in shards:
+        state |= read_state_dict(shard, "Llama weights")
+    attention = model.layers[0].attn
+    width = attention.num_heads * attention.head_dim
+    try:
+        converted = hf_to_tune(
+            state, attention.num_heads, attention.num_kv_heads, width, attention.head_dim
+        )
+    except Exception as error:  # noqa: BLE001 - torchtune raises bare Exception on unknown keys
+        raise InputError(f"Llama weights: {path}: {error}. Expected Llama's names.") from None
+    return converted, str(path)
+
+
+def _hugging_face_files(folder: Path) -> list[Path]:
+    if (folder / _HF_FILE).is_file():
+        return [folder / _HF_FILE]
+    if not (folder / _HF_INDEX).is_file():
+        return []
+    index = read_json(folder / _HF_INDEX, "Llama weights")
+    names = sorted(set(index["weight_map"].values()))
+    return [require_file(folder / Path(name).name, "Llama weights") for name in names]
+
+
+def _from_meta(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    try:
+        return meta_to_tune(dict(state))
+    except Exception as error:  # noqa: BLE001 - torchtune raises bare Exception on unknown keys
+        raise InputError(f"{where}: {error}. Expected Meta's parameter names.") from None
+
+
+def _load(model: KyvoModel, state: Mapping[str, Tensor], where: str, required: set[str]) -> None:
+    own = model.state_dict()
+    problems = [f"missing {name}" for name in sorted(required - set(state))]
+    for name, tensor in state.items():
+        if name not in own:
+            problems.append(f"unexpected {name}")
+        elif own[name].shape != tensor.shape:
+            found, expected = tuple(tensor.shape), tuple(own[name].shape)
+            problems.append(f"{name} has shape {found}, expected {expected}")
+        elif not torch.isfinite(tensor).all():
+            problems.append(f"{name} holds NaN or Inf")
+    if problems:
+        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise InputError(
+            f"{where}: the weights do not fit the model: {'; '.join(problems[:8])}{more}. "
+            "Check the model's size, its number embedding and its vocabulary in the config."
+        )
+    model.load_state_dict(dict(state), strict=False)

@@ -1,0 +1,209 @@
+"""Scene <-> ids, both ways.
+
+Writing is strict: an object that does not fit the schema is an error. Reading is total: any ids
+give objects and a report that counts, by reason, everything that could not be read.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from kyvo.errors import InputError
+from kyvo.scenes.schema import Field, NumberField, Schema, WordField
+from kyvo.text import TextTokenizer
+from kyvo.vocabulary import OBJECT_END, OBJECT_START, SCENE_END, SCENE_START, Vocabulary
+
+SceneObject = dict[str, Any]
+
+
+@dataclass
+class ParseReport:
+    """What a reader met: scenes and objects seen, objects read whole, and faults by reason."""
+
+    num_scenes: int = 0
+    num_objects: int = 0
+    num_complete: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "ParseReport") -> None:
+        """Count ``other``'s findings too."""
+        self.num_scenes += other.num_scenes
+        self.num_objects += other.num_objects
+        self.num_complete += other.num_complete
+        self.reasons.update(other.reasons)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "scenes": self.num_scenes,
+            "objects": self.num_objects,
+            "complete_objects": self.num_complete,
+            "reasons": dict(self.reasons.most_common()),
+        }
+
+
+@dataclass(frozen=True)
+class SceneCodec:
+    """Writes and reads the scenes of one schema in one vocabulary."""
+
+    schema: Schema
+    vocabulary: Vocabulary
+    tokenizer: TextTokenizer
+
+    def encode(self, objects: Sequence[Mapping[str, Any]], where: str = "scene") -> list[int]:
+        """Ids of a scene, SCENE-START to SCENE-END; numbers snap to the schema's grid.
+
+        Raises:
+            InputError: naming ``where``, the object and the field that does not fit.
+        """
+        ids = [self._id(SCENE_START)]
+        for index, item in enumerate(objects):
+            place = f"{where}: object {index}"
+            ids.append(self._id(OBJECT_START))
+            for fld, value in self._values(item, place):
+                ids.append(self._id(fld.marker))
+                if isinstance(fld, WordField):
+                    ids += self.word_ids[value]
+                else:
+                    ids += [self.vocabulary.number_id(self._number(v)) for v in value]
+            ids.append(self._id(OBJECT_END))
+        ids.append(self._id(SCENE_END))
+        return ids
+
+    def string(self, objects: Sequence[Mapping[str, Any]], where: str = "scene") -> str:
+        """The scene as text, such as ``[SCENE-START][OBJECT-START][SIZE] large...``."""
+        parts = [SCENE_START]
+        for index, item in enumerate(objects):
+            parts.append(OBJECT_START)
+            for fld, value in self._values(item, f"{where}: object {index}"):
+                is_word = isinstance(fld, WordField)
+                parts.append(
+                    fld.marker + (f" {value}" if is_word else " ".join(map(self._number, value)))
+                )
+            parts.append(OBJECT_END)
+        return "".join([*parts, SCENE_END])
+
+    def read(self, ids: Sequence[int]) -> tuple[list[SceneObject], ParseReport]:
+        """Objects found in ``ids`` and a report; never raises, drops nothing silently.
+
+        An object that is only partly readable is kept with the fields that are, so that metrics
+        count it as a wrong prediction.
+        """
+        report = ParseReport(num_scenes=1)
+        chunks, reasons = self._split_objects(ids)
+        report.reasons.update(reasons)
+        objects = []
+        for chunk in chunks:
+            item, faults = self._read_object(chunk)
+            objects.append(item)
+            report.num_objects += 1
+            report.num_complete += not faults
+            report.reasons.update(faults)
+        return objects, report
+
+    @cached_property
+    def word_ids(self) -> dict[str, list[int]]:
+        """Ids of every word of the schema, with the leading blank that the sequence has."""
+        fields = [f for f in self.schema.fields if isinstance(f, WordField)]
+        return {w: self.tokenizer.encode(f" {w}") for f in fields for w in f.words}
+
+    def _id(self, marker: str) -> int:
+        return self.vocabulary.marker_id(marker)
+
+    def _number(self, value: float) -> str:
+        return self.schema.number_string(value)
+
+    def _values(self, item: Mapping[str, Any], place: str) -> list[tuple[Field, Any]]:
+        """Each field with its checked word or snapped numbers."""
+        if not isinstance(item, Mapping):
+            raise InputError(f"{place}: expected an object with fields, found {item!r}")
+        item = self.schema.normalise(item)
+        return [(f, _checked(f, item, f"{place}: '{f.key}'")) for f in self.schema.fields]
+
+    def _split_objects(self, ids: Sequence[int]) -> tuple[list[list[int]], Counter[str]]:
+        """The ids of each object without its brackets, and what lies wrongly around them."""
+        start, end = self._id(SCENE_START), self._id(SCENE_END)
+        reasons: Counter[str] = Counter()
+        if start not in ids:
+            reasons["no [SCENE-START]"] += 1
+        if end not in ids:
+            reasons["no [SCENE-END]"] += 1
+        chunks: list[list[int]] = []
+        inside = False
+        for token in ids:
+            if token in (self._id(OBJECT_START), self._id(OBJECT_END), start, end):
+                closes = inside and token == self._id(OBJECT_END)
+                if inside and not closes:
+                    reasons["object without [OBJECT-END]"] += 1
+                elif token == self._id(OBJECT_END) and not inside:
+                    reasons["[OBJECT-END] without [OBJECT-START]"] += 1
+                inside = token == self._id(OBJECT_START)
+                if inside:
+                    chunks.append([])
+                if token == end:
+                    return chunks, reasons
+            elif inside:
+                chunks[-1].append(token)
+            else:
+                reasons["token outside objects"] += 1
+        if inside:
+            reasons["object without [OBJECT-END]"] += 1
+        return chunks, reasons
+
+    def _read_object(self, ids: list[int]) -> tuple[SceneObject, list[str]]:
+        known = {self._id(f.marker): f for f in self.schema.fields}
+        payloads: dict[int, list[int]] = {}
+        faults = []
+        current: list[int] | None = None
+        for token in ids:
+            if token in known and token in payloads:
+                faults.append(f"{known[token].marker} repeated")
+                current = []
+            elif token in known:
+                current = payloads[token] = []
+            elif current is None:
+                faults.append("token before the first field")
+            else:
+                current.append(token)
+        item: SceneObject = {}
+        for marker, fld in known.items():
+            if marker not in payloads:
+                faults.append(f"{fld.marker} missing")
+                continue
+            value, fault = self._read_field(fld, payloads[marker])
+            if fault:
+                faults.append(f"{fld.marker} {fault}")
+            else:
+                item[fld.key] = value
+        return item, faults
+
+    def _read_field(self, fld: Field, ids: list[int]) -> tuple[Any, str | None]:
+        if isinstance(fld, NumberField):
+            if len(ids) != len(fld.axes):
+                return None, f"has not {len(fld.axes)} numbers"
+            if not all(token in self.vocabulary.number for token in ids):
+                return None, "has a token that is no number"
+            return [float(self.vocabulary.token_string(token) or "nan") for token in ids], None
+        if not all(token in self.vocabulary.text for token in ids):
+            return None, "has a token that is no text"
+        word = self.tokenizer.decode(ids).strip()
+        return (word, None) if word in fld.words else (None, "has an unknown word")
+
+
+def _checked(fld: Field, item: Mapping[str, Any], place: str) -> Any:
+    if fld.key not in item:
+        raise InputError(f"{place} is missing. Add it, or choose another schema.")
+    value = item[fld.key]
+    if isinstance(fld, WordField):
+        if value not in fld.words:
+            raise InputError(f"{place} is {value!r}, expected one of {', '.join(fld.words)}")
+        return value
+    numeric = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
+    if not numeric or len(value) != len(fld.axes):
+        raise InputError(f"{place} is {value!r}, expected {len(fld.axes)} numbers")
+    try:
+        return [axis.snap(v) for axis, v in zip(fld.axes, value, strict=True)]
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None

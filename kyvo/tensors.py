@@ -1,0 +1,71 @@
+"""Reading tensors from files of strangers: nothing in them is ever run."""
+
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from kyvo.errors import InputError
+from kyvo.files import require_file
+
+
+class _Inert:
+    """Stands for a class that a checkpoint names but that is not needed to read its weights."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+def read_state_dict(path: Path, purpose: str, harmless: tuple[str, ...] = ()) -> dict[str, Tensor]:
+    """Tensors by name from ``.safetensors``, or from a torch file read with weights_only=True.
+
+    A torch file may hold them at the top or, as Lightning writes them, under ``state_dict``.
+    Classes whose full name starts with one of ``harmless`` (such as ``pytorch_lightning.``) may
+    be named in it; they are replaced by an inert stand-in, never imported.
+
+    Raises:
+        InputError: the file is missing, truncated, holds no tensors, or would run code.
+    """
+    require_file(path, purpose)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path, purpose)
+    content = _read_torch(path, purpose, harmless)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise InputError(f"{purpose}: {path}: holds no weights by name.")
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise InputError(f"{purpose}: {path}: holds no tensors.")
+    return tensors
+
+
+def read_safetensors(path: Path, purpose: str) -> dict[str, Tensor]:
+    """All tensors of a ``.safetensors`` file, on the CPU."""
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{purpose}: {path}: cannot be read: {error}. Get it again.") from None
+
+
+def _read_torch(path: Path, purpose: str, harmless: tuple[str, ...]) -> Any:
+    stand_ins: list[Any] = []
+    try:
+        if harmless:
+            named = get_unsafe_globals_in_checkpoint(str(path))
+            stand_ins = [(_Inert, name) for name in named if name.startswith(harmless)]
+        with safe_globals(stand_ins):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, struct.error) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else "truncated"
+        raise InputError(
+            f"{purpose}: {path}: cannot be read as plain weights: {first_line}. The file is "
+            "broken or holds more than tensors, which is refused because it could run code."
+        ) from None

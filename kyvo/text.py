@@ -1,0 +1,98 @@
+"""Text <-> ids: Llama's tokenizer, or the small one that ships for the mini models."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Protocol
+
+from tokenizers import Tokenizer
+from torchtune.models.llama3 import Llama3Tokenizer
+
+from kyvo.errors import InputError
+from kyvo.files import require_file
+from kyvo.vocabulary import Vocabulary
+
+MINI_TOKENIZER = "mini_tokenizer.json"
+
+
+class TextTokenizer(Protocol):
+    """What the project needs of a text tokenizer; no begin or end ids are added."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``."""
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ``ids``; special tokens are shown as their names."""
+
+
+class LlamaText:
+    """Llama 3's tokenizer, from Meta's ``tokenizer.model``."""
+
+    def __init__(self, path: Path) -> None:
+        require_file(path, "Llama tokenizer")
+        try:
+            self._tokenizer = Llama3Tokenizer(str(path))
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"Llama tokenizer: {path}: cannot be read: {error}. "
+                "Expected the file tokenizer.model of Llama 3."
+            ) from None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``."""
+        return list(self._tokenizer.encode(text, add_bos=False, add_eos=False))
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ``ids``, special tokens by name."""
+        return str(self._tokenizer.decode(ids, truncate_at_eos=False, skip_special_tokens=False))
+
+
+class JsonText:
+    """A tokenizer saved by the Hugging Face ``tokenizers`` library."""
+
+    def __init__(self, path: Path) -> None:
+        require_file(path, "text tokenizer")
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+            raise InputError(
+                f"text tokenizer: {path}: cannot be read: {error}. "
+                "Expected a tokenizer.json of the Hugging Face tokenizers library."
+            ) from None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ``text``."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ``ids``, special tokens by name."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+
+    @property
+    def size(self) -> int:
+        """Number of ids."""
+        return int(self._tokenizer.get_vocab_size())
+
+
+def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokenizer:
+    """The tokenizer at ``path`` (``*.json``: Hugging Face, else Meta's file), or the shipped one.
+
+    Raises:
+        InputError: the file is missing or unreadable, or the vocabulary needs a file and none
+            is given, or the tokenizer has another number of ids than the vocabulary's text block.
+    """
+    shipped = Path(str(files("kyvo").joinpath(MINI_TOKENIZER)))
+    chosen = path or shipped
+    if chosen.suffix != ".json":
+        return LlamaText(chosen)
+    tokenizer = JsonText(chosen)
+    if tokenizer.size > vocabulary.num_text:
+        raise InputError(
+            f"text tokenizer: {chosen} has {tokenizer.size} ids, but vocabulary "
+            f"'{vocabulary.name}' has room for {vocabulary.num_text}. Give its tokenizer file."
+        )
+    if path is None and tokenizer.size != vocabulary.num_text:
+        raise InputError(
+            f"vocabulary '{vocabulary.name}' needs its tokenizer file, and none was given. "
+            "Set the tokenizer path, such as ./llama-3-models/Llama3.2-1B/tokenizer.model."
+        )
+    return tokenizer

@@ -1,0 +1,142 @@
+"""Checkpoints that survive a crash, and exact resume.
+
+A checkpoint is a folder ``step_00000100``: weights and optimizer state as safetensors, the rest
+as JSON, and a manifest with the size and SHA-256 of each file. It is written beside its place,
+flushed, and renamed, so that a folder of that name is whole. Reading takes the newest folder
+whose manifest verifies and says what it skipped.
+"""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kyvo.errors import InputError
+from kyvo.files import read_json, sync, write_json
+from kyvo.tensors import read_safetensors
+
+MODEL, OPTIMIZER, STATE, MANIFEST = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "manifest.json",
+)
+_NAME = re.compile(r"step_(\d{8})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint on disk."""
+
+    folder: Path
+    step: int
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's weights in the released layout's names."""
+        return read_safetensors(self.folder / MODEL, "checkpoint")
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """The optimizer's tensors and the random states."""
+        return read_safetensors(self.folder / OPTIMIZER, "checkpoint")
+
+    def state(self) -> dict[str, Any]:
+        """Everything else, as JSON values."""
+        return dict(read_json(self.folder / STATE, "checkpoint"))
+
+
+def save_checkpoint(
+    root: Path,
+    step: int,
+    weights: Mapping[str, Tensor],
+    optimizer_tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    keep: int,
+) -> Checkpoint:
+    """Write the checkpoint of ``step`` into ``root``, then delete all but the newest ``keep``.
+
+    Raises:
+        InputError: the disk is full or not writable; earlier checkpoints are untouched.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=root))
+        try:
+            save_file(_contiguous(weights), temporary / MODEL)
+            save_file(_contiguous(optimizer_tensors), temporary / OPTIMIZER)
+            write_json(temporary / STATE, dict(state))
+            for name in (MODEL, OPTIMIZER):
+                sync(temporary / name)
+            write_json(temporary / MANIFEST, _manifest(temporary))
+            sync(temporary)
+            target = root / f"step_{step:08d}"
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
+            sync(root)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"checkpoint of step {step}: cannot be written to {root}: {error}. "
+            "Earlier checkpoints are untouched; free some space and run the command again."
+        ) from error
+    for _, folder in _folders(root)[keep:]:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Checkpoint(target, step)
+
+
+def latest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint in ``root``, and a line on each newer one that is damaged."""
+    skipped: list[str] = []
+    for step, folder in _folders(root):
+        fault = _fault(folder)
+        if fault is None:
+            return Checkpoint(folder, step), skipped
+        skipped.append(f"{folder}: {fault}")
+    return None, skipped
+
+
+def _folders(root: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of everything named like a checkpoint, newest first."""
+    if not root.is_dir():
+        return []
+    matches = [(_NAME.fullmatch(path.name), path) for path in root.iterdir() if path.is_dir()]
+    return sorted(((int(m[1]), path) for m, path in matches if m), reverse=True)
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # Cloning keeps tensors that share storage apart, which safetensors insists on.
+    return {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+
+
+def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": file_hash(folder / name)}
+        for name in (MODEL, OPTIMIZER, STATE)
+    }
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint folder; None if its manifest verifies."""
+    try:
+        manifest = read_json(folder / MANIFEST, "checkpoint")
+        for name in (MODEL, OPTIMIZER, STATE):
+            if (folder / name).stat().st_size != manifest[name]["bytes"]:
+                return f"{name} is truncated"
+            if file_hash(folder / name) != manifest[name]["sha256"]:
+                return f"{name} is damaged"
+    except (InputError, OSError, KeyError, TypeError) as error:
+        return f"incomplete: {error}"
+    return None

@@ -1,0 +1,69 @@
+"""The keys of a training config. The yaml files comment every one of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from kyvo.config import Component, From
+from kyvo.models.weights import HeadStart
+from kyvo.training.loss import Normalization
+
+Precision = Literal["fp32", "bf16_mixed", "bf16"]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """First-token weighting and normalisation of the loss."""
+
+    weight_first_positions: int = 0
+    weight: float = 1.0
+    normalization: Normalization = "valid"
+    head_chunk: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A training run."""
+
+    output_dir: Path
+    vocabulary: str
+    codebook: Path
+    model: Annotated[Component, From(("kyvo.models",))]
+    dataset: Annotated[Component, From(("kyvo.data",))]
+    optimizer: Annotated[Component, From(("torch.optim", "torchao.optim"))]
+    validation_dataset: Annotated[Component, From(("kyvo.data",))] | None = None
+    lr_scheduler: Annotated[Component, From(("torchtune.training.lr_schedulers",))] | None = None
+    metric_logger: Annotated[Component, From(("torchtune.training.metric_logging",))] | None = None
+    llama_weights: Path | None = None
+    head_start: HeadStart = "llama"
+    loss: LossConfig = LossConfig()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Precision = "bf16_mixed"
+    compile: bool = False
+    batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    epochs: int = 10
+    max_steps: int | None = None
+    clip_grad_norm: float | None = 1.0
+    num_workers: int = 0
+    seed: int = 0
+    log_every_n_steps: int = 10
+    validate_every_n_steps: int | None = None
+    validation_batches: int | None = None
+    save_every_n_steps: int | None = None
+    keep_checkpoints: int = 2
+    export_released: bool = True
+    resume: Literal["auto", "never"] = "auto"
+
+    def __post_init__(self) -> None:
+        positive = ("batch_size", "gradient_accumulation_steps", "epochs", "log_every_n_steps")
+        for name in (*positive, "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, found {getattr(self, name)}")
+        rounding = self.optimizer.arguments.get("bf16_stochastic_round", False)
+        if self.precision == "bf16" and not rounding:
+            # Plain bf16 updates round most small steps away.
+            raise ValueError(
+                "precision: bf16 weights need an optimizer with bf16_stochastic_round: true "
+                "(torchao.optim.AdamW8bit), or use bf16_mixed, which keeps float32 weights"
+            )

@@ -1,0 +1,66 @@
+"""What a training run reports: loss, accuracy on labels, speed, time left."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from kyvo.data import Batch
+from kyvo.training.loss import LossSums
+
+
+class StepMeter:
+    """Sums over the steps since the last report; stays on the device until it is read."""
+
+    def __init__(self, total_steps: int, first_step: int) -> None:
+        self._total_steps = total_steps
+        self._first_step = first_step
+        self._begun = time.perf_counter()
+        self.gradient_norm: Tensor | None = None
+        self._reset()
+
+    def add(self, sums: LossSums, batch: Batch, weight: float) -> None:
+        """Count one batch whose loss is ``sums.total / weight``."""
+        self._totals.append(sums.total.detach())
+        self._correct.append(sums.correct)
+        self._weight += weight
+        self._labels += len(batch.labels_N)
+        self._tokens += batch.num_tokens
+
+    def loss_and_accuracy(self) -> tuple[float, float]:
+        """Mean loss and share of labels ranked first; waits for the device."""
+        loss = float(torch.stack(self._totals).sum()) / self._weight
+        return loss, float(torch.stack(self._correct).sum()) / max(self._labels, 1)
+
+    def report(self, step: int, learning_rate: float) -> dict[str, float]:
+        """The values of one log line; starts the next sums."""
+        loss, accuracy = self.loss_and_accuracy()
+        now = time.perf_counter()
+        per_step = (now - self._begun) / max(step - self._first_step, 1)
+        values = {
+            "loss": loss,
+            "accuracy": accuracy,
+            "learning_rate": learning_rate,
+            "gradient_norm": float(self.gradient_norm) if self.gradient_norm is not None else 0.0,
+            "tokens_per_second": self._tokens / (now - self._since),
+            "seconds_left": per_step * (self._total_steps - step),
+        }
+        self._reset()
+        return values
+
+    def _reset(self) -> None:
+        self._totals: list[Tensor] = []
+        self._correct: list[Tensor] = []
+        self._weight = 0.0
+        self._labels = self._tokens = 0
+        self._since = time.perf_counter()
+
+
+def log_line(step: int, total_steps: int, values: dict[str, float]) -> str:
+    """One line for people."""
+    minutes, seconds = divmod(round(values["seconds_left"]), 60)
+    return (
+        f"step {step}/{total_steps}  loss {values['loss']:.4f}  "
+        f"accuracy {values['accuracy']:.3f}  lr {values['learning_rate']:.2e}  "
+        f"{values['tokens_per_second']:,.0f} tokens/s  ETA {minutes}:{seconds:02d}"
+    )

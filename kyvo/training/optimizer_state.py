@@ -1,0 +1,91 @@
+"""An optimizer's state as named tensors and JSON values, without pickle.
+
+torchao's 8-bit optimizers keep their state in tensor subclasses; those are taken apart with
+PyTorch's subclass protocol and put together again.
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from kyvo.errors import InputError
+
+_SUBCLASS_HOME = "torchao.optim."
+
+
+def optimizer_state(
+    optimizer: Optimizer, parameters: Mapping[str, nn.Parameter]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors by ``parameter|key[|part]``, and the JSON values beside them."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        for key, item in optimizer.state.get(parameter, {}).items():
+            place = f"{name}|{key}"
+            if not isinstance(item, Tensor):
+                values[place] = {"value": item}
+            elif type(item) is Tensor:
+                tensors[place] = item
+            else:
+                parts, context = item.__tensor_flatten__()  # type: ignore[attr-defined]
+                kind = f"{type(item).__module__}.{type(item).__qualname__}"
+                values[place] = {"class": kind, "parts": parts, "context": context}
+                tensors |= {f"{place}|{part}": getattr(item, part) for part in parts}
+    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    return tensors, {"state": values, "groups": groups}
+
+
+def restore_optimizer(
+    optimizer: Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    tensors: Mapping[str, Tensor],
+    values: Mapping[str, Any],
+) -> None:
+    """Put a saved state into a fresh ``optimizer`` over the same parameters."""
+    # Unless the step runs on the device, its counter stays on the host.
+    step_on_device = any(g.get("fused") or g.get("capturable") for g in optimizer.param_groups)
+    for place, item in _items(tensors, values["state"]):
+        name, key = place.split("|")
+        if name not in parameters:
+            raise InputError(f"checkpoint: optimizer state of unknown parameter {name}")
+        parameter = parameters[name]
+        if isinstance(item, Tensor) and (key != "step" or step_on_device):
+            item = item.to(parameter.device)
+        optimizer.state[parameter][key] = item
+    for group, saved in zip(optimizer.param_groups, values["groups"], strict=True):
+        group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+
+
+def _items(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for place, tensor in tensors.items():
+        if place.count("|") == 1:
+            yield place, tensor
+    for place, value in values.items():
+        if "value" in value:
+            yield place, value["value"]
+        else:
+            module, _, name = value["class"].rpartition(".")
+            if not module.startswith(_SUBCLASS_HOME):
+                raise InputError(f"checkpoint: optimizer state of class {value['class']}")
+            parts = {part: tensors[f"{place}|{part}"] for part in value["parts"]}
+            kind = getattr(importlib.import_module(module), name)
+            yield place, kind.__tensor_unflatten__(parts, value["context"], None, None)
+
+
+def random_state() -> dict[str, Tensor]:
+    """The states of torch's generators, as tensors."""
+    states = {"random|cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["random|cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_state(tensors: Mapping[str, Tensor]) -> None:
+    """Set torch's generators as ``random_state`` found them."""
+    torch.set_rng_state(tensors["random|cpu"])
+    if torch.cuda.is_available() and "random|cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random|cuda"])

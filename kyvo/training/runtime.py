@@ -1,0 +1,115 @@
+"""Parts that every recipe shares: device, precision, folder lock, signals, metric log."""
+
+import fcntl
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torchtune.training.metric_logging import MetricLoggerInterface
+
+from kyvo.errors import InputError
+from kyvo.training.config import Precision
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto``: the GPU if there is one. InputError if CUDA is asked for and absent."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("device: cuda, but no CUDA device is visible. Use device=cpu or auto.")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def weight_dtype(precision: Precision) -> torch.dtype:
+    """Storage of the weights: bfloat16 only for ``bf16``."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
+    """The context of a forward pass: bfloat16 products over float32 weights for bf16_mixed."""
+    if precision != "bf16_mixed":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; a second run in the same folder is refused."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"output_dir: {folder} is in use by another run. Wait for it or choose another."
+            ) from None
+        yield
+
+
+class StopRequest:
+    """Turns SIGINT and SIGTERM into a request to stop after the current step.
+
+    A second signal acts at once, as usual. ``exit`` ends the process with the customary status.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def exit(self) -> None:
+        """Leave with 130 (SIGINT) or 143 (SIGTERM)."""
+        assert self.received is not None
+        sys.exit(128 + self.received)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class MetricsLog:
+    """``metrics.jsonl``: one JSON object a line, and the config's own metric logger beside it."""
+
+    def __init__(self, path: Path, also: MetricLoggerInterface | None, last_step: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = _lines_up_to(path, last_step)
+        path.write_text("".join(kept))
+        self._stream = path.open("a")
+        self._also = also
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Log ``values`` of ``step``."""
+        self._stream.write(json.dumps({"step": step, **values}) + "\n")
+        self._stream.flush()
+        if self._also is not None:
+            self._also.log_dict(values, step)
+
+    def close(self) -> None:
+        """Close the file and the logger."""
+        self._stream.close()
+        if self._also is not None:
+            self._also.close()
+
+
+def _lines_up_to(path: Path, step: int) -> list[str]:
+    """Lines of an earlier attempt that the resumed run will not write again."""
+    if not path.is_file():
+        return []
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in lines if json.loads(line)["step"] <= step]

@@ -1,0 +1,77 @@
+"""From a training config to its parts, with every check that can be made before the first step."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from kyvo.errors import InputError
+from kyvo.images.codebook import load_codebook
+from kyvo.models import KyvoModel, load_llama
+from kyvo.training.config import TrainingConfig
+from kyvo.training.runtime import weight_dtype
+from kyvo.vocabulary import Vocabulary
+
+
+def build_model(config: TrainingConfig, vocabulary: Vocabulary, device: torch.device) -> KyvoModel:
+    """The model at its start: the config's size, Llama's weights if given, the codebook."""
+    codebook = load_codebook(config.codebook, vocabulary.num_image_codes)
+    model: KyvoModel = config.model.build(vocabulary=vocabulary)
+    expected = model.tok_embeddings.vqgan_codebook.weight.shape
+    if codebook.shape != expected:
+        raise InputError(
+            f"codebook: {config.codebook}: shape {codebook.shape}, expected {tuple(expected)}. "
+            "Set the model's codebook_dim or give the codebook of this vocabulary."
+        )
+    if config.llama_weights is not None:
+        load_llama(model, config.llama_weights, config.head_start)
+    model.tok_embeddings.set_codebook(torch.from_numpy(codebook))
+    return model.to(device=device, dtype=weight_dtype(config.precision))
+
+
+def build_optimizer(config: TrainingConfig, parameters: dict[str, nn.Parameter]) -> Optimizer:
+    """The config's optimizer; weight decay spares vectors (norms and biases)."""
+    matrices = [p for p in parameters.values() if p.dim() > 1]
+    vectors = [p for p in parameters.values() if p.dim() <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer: Optimizer = config.optimizer.build(groups)
+    return optimizer
+
+
+def fingerprint(config: TrainingConfig, num_samples: int) -> dict[str, str]:
+    """What a resumed run must share with the run that it goes on with."""
+    return {
+        "vocabulary": config.vocabulary,
+        "model": f"{config.model.path} {dict(config.model.arguments)}",
+        "dataset": f"{dict(config.dataset.arguments)}",
+        "samples": str(num_samples),
+        "codebook": hashlib.sha256(Path(config.codebook).read_bytes()).hexdigest()[:16],
+        "optimizer": f"{config.optimizer.path} {dict(config.optimizer.arguments)}",
+        "lr_scheduler": f"{config.lr_scheduler}",
+        "loss": f"{config.loss}",
+        "precision": config.precision,
+        "batch_size": str(config.batch_size),
+        "gradient_accumulation_steps": str(config.gradient_accumulation_steps),
+        "epochs": str(config.epochs),
+        "max_steps": str(config.max_steps),
+        "clip_grad_norm": str(config.clip_grad_norm),
+        "seed": str(config.seed),
+    }
+
+
+def check_fingerprint(saved: dict[str, str], current: dict[str, str], folder: Path) -> None:
+    """Refuse to go on with a run that was set up differently, naming both values."""
+    changed = [
+        f"{key}: then {saved.get(key)!r}, now {value!r}"
+        for key, value in current.items()
+        if saved.get(key) != value
+    ]
+    if changed:
+        raise InputError(
+            f"resume: {folder} was made by a run with another setup:\n  - "
+            + "\n  - ".join(changed)
+            + "\nChange the config back, or choose another output_dir."
+        )

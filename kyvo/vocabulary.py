@@ -1,0 +1,213 @@
+"""The id space: one range of ids per block of tokens. Every id in the project comes from here.
+
+Blocks follow each other: text, numbers, markers, image codes, shape codes. The released data
+sets and models fix the first three presets (Kyvo, arXiv 2506.08002, and its released code).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from kyvo.errors import InputError
+
+SCENE_START, SCENE_END = "[SCENE-START]", "[SCENE-END]"
+OBJECT_START, OBJECT_END = "[OBJECT-START]", "[OBJECT-END]"
+IMAGE_START, IMAGE_END = "[IMAGE-START]", "[IMAGE-END]"
+TEXT_START, TEXT_END = "[TEXT-START]", "[TEXT-END]"
+OUTPUT_START = "[OUTPUT-START]"
+
+_AROUND = (IMAGE_START, IMAGE_END, TEXT_START, TEXT_END, OUTPUT_START)
+_OBJECT = (SCENE_START, SCENE_END, OBJECT_START, OBJECT_END)
+_CLEVR_MARKERS = (*_OBJECT, "[SIZE]", "[COLOR]", "[MATERIAL]", "[SHAPE]", "[LOCATION]", *_AROUND)
+_OBJECTRON_MARKERS = (*_OBJECT, "[CATEGORY]", "[CENTER_CAM]", "[DIMENSIONS]", *_AROUND)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A contiguous range of ids."""
+
+    name: str
+    start: int
+    size: int
+
+    @property
+    def stop(self) -> int:
+        """The first id after the block."""
+        return self.start + self.size
+
+    def __contains__(self, token_id: int) -> bool:
+        return self.start <= token_id < self.stop
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Ids of text, numbers, markers, image codes and shape codes.
+
+    Attributes:
+        name: the preset's name.
+        num_text: ids of the text tokenizer, 0 .. num_text - 1.
+        bos, eos: text ids that open and close every sequence.
+        numbers: the number strings in id order (ascending values).
+        markers: the structure tokens in id order.
+        num_image_codes: size of the VQGAN codebook.
+        num_shape_codes: size of the 3D shape codebook, 0 if there is none.
+        spare_number_rows: embedding rows of the number block that no string uses.
+    """
+
+    name: str
+    num_text: int
+    bos: int
+    eos: int
+    numbers: tuple[str, ...]
+    markers: tuple[str, ...]
+    num_image_codes: int
+    num_shape_codes: int = 0
+    # The released Objectron models have 104 number rows for 103 strings, so their marker ids
+    # start one row early and [SCENE-START] is embedded as the last number row. Loading them
+    # needs exactly that; see ``number_rows`` and ``added_rows``.
+    spare_number_rows: int = 0
+
+    @property
+    def text(self) -> Block:
+        """Ids of the text tokenizer."""
+        return Block("text", 0, self.num_text)
+
+    @property
+    def number(self) -> Block:
+        """Ids of the number strings."""
+        return Block("number", self.num_text, len(self.numbers))
+
+    @property
+    def marker(self) -> Block:
+        """Ids of the structure tokens."""
+        return Block("marker", self.number.stop, len(self.markers))
+
+    @property
+    def image(self) -> Block:
+        """Ids of the image codes."""
+        return Block("image", self.marker.stop + self.spare_number_rows, self.num_image_codes)
+
+    @property
+    def shape(self) -> Block:
+        """Ids of the shape codes."""
+        return Block("shape", self.image.stop, self.num_shape_codes)
+
+    @property
+    def size(self) -> int:
+        """Number of rows of the embedding and of the head."""
+        return self.shape.stop
+
+    @property
+    def number_rows(self) -> Block:
+        """Rows that the number embedding covers (Objectron: one more than there are numbers)."""
+        return Block("number rows", self.num_text, len(self.numbers) + self.spare_number_rows)
+
+    @property
+    def added_rows(self) -> Block:
+        """Rows that the marker embedding covers, up to the image codes."""
+        return Block("added rows", self.number_rows.stop, self.image.start - self.number_rows.stop)
+
+    @cached_property
+    def _marker_ids(self) -> dict[str, int]:
+        return {name: self.marker.start + i for i, name in enumerate(self.markers)}
+
+    @cached_property
+    def _number_ids(self) -> dict[str, int]:
+        return {string: self.number.start + i for i, string in enumerate(self.numbers)}
+
+    def marker_id(self, marker: str) -> int:
+        """The id of a structure token such as ``"[SCENE-START]"``."""
+        return self._lookup(self._marker_ids, marker, "marker")
+
+    def number_id(self, string: str) -> int:
+        """The id of a number string such as ``"-0.550"``."""
+        return self._lookup(self._number_ids, string, "number")
+
+    def _lookup(self, table: dict[str, int], key: str, kind: str) -> int:
+        if key not in table:
+            raise InputError(
+                f"{kind} {key!r} is not in the vocabulary '{self.name}'. "
+                "Choose the vocabulary that the data was tokenised with."
+            )
+        return table[key]
+
+    def token_string(self, token_id: int) -> str | None:
+        """The string of a number or a marker; None for ids of other blocks."""
+        if token_id in self.marker:
+            return self.markers[token_id - self.marker.start]
+        if token_id in self.number:
+            return self.numbers[token_id - self.number.start]
+        return None
+
+
+def number_strings(low: float, high: float, step: float, decimals: int) -> tuple[str, ...]:
+    """Strings of low, low + step, ..., high; zero is never written with a minus sign."""
+    count = round((high - low) / step)
+    return tuple(format_number(low + i * step, decimals) for i in range(count + 1))
+
+
+def format_number(value: float, decimals: int) -> str:
+    """``value`` with a fixed number of decimals; "-0.000" becomes "0.000"."""
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"
+
+
+def _objectron_numbers() -> tuple[str, ...]:
+    """The released bins in metres: x, y, z of the centre, then length, width and height."""
+    ranges = [(-0.2, 0.2, 0.01), (-0.2, 0.1, 0.01), (0.0, 3.0, 0.05), (0.0, 1.2, 0.05)]
+    strings = {s for low, high, step in ranges for s in number_strings(low, high, step, 2)}
+    strings |= {format_number(z, 2) for z in (5, 7.5, 10, 12.5, 15, 17.5)}
+    return tuple(sorted(strings, key=float))
+
+
+_LLAMA_TEXT = {"num_text": 128256, "bos": 128000, "eos": 128001}
+_FINE_GRID = number_strings(-3, 3, 0.005, 3)
+_PAPER_GRID = number_strings(-3, 3, 0.05, 3)
+
+_PRESETS = (
+    Vocabulary(
+        "clevr", **_LLAMA_TEXT, numbers=_FINE_GRID, markers=_CLEVR_MARKERS, num_image_codes=1024
+    ),
+    Vocabulary(
+        "objaworld", **_LLAMA_TEXT, numbers=_FINE_GRID, markers=_CLEVR_MARKERS, num_image_codes=1024
+    ),
+    Vocabulary(
+        "objectron",
+        **_LLAMA_TEXT,
+        numbers=_objectron_numbers(),
+        markers=_OBJECTRON_MARKERS,
+        num_image_codes=1024,
+        spare_number_rows=1,
+    ),
+    Vocabulary(
+        "paper",
+        **_LLAMA_TEXT,
+        numbers=_PAPER_GRID,
+        markers=_CLEVR_MARKERS,
+        num_image_codes=1024,
+        num_shape_codes=8192,
+    ),
+    Vocabulary(
+        "clevr_005",
+        **_LLAMA_TEXT,
+        numbers=_PAPER_GRID,
+        markers=_CLEVR_MARKERS,
+        num_image_codes=1024,
+    ),
+    # Its text ids are those of the small tokenizer that ships with the package (kyvo/text.py).
+    Vocabulary(
+        "mini",
+        num_text=1024,
+        bos=0,
+        eos=1,
+        numbers=_PAPER_GRID,
+        markers=_CLEVR_MARKERS,
+        num_image_codes=512,
+    ),
+)
+VOCABULARIES = {preset.name: preset for preset in _PRESETS}
+
+
+def get_vocabulary(name: str) -> Vocabulary:
+    """The preset called ``name``; InputError lists the presets if there is none."""
+    if name not in VOCABULARIES:
+        raise InputError(f"no vocabulary '{name}'; known: {', '.join(VOCABULARIES)}")
+    return VOCABULARIES[name]

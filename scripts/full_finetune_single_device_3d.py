@@ -1,0 +1,281 @@
+"""Fine-tune every weight of a Kyvo model on one device.
+
+    python3 scripts/full_finetune_single_device_3d.py --config CONFIG [key=value ...]
+
+The same command again goes on where an interrupted run stopped.
+"""
+
+import argparse
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import torch
+from tqdm import tqdm
+
+import kyvo.cli
+from kyvo.config import load_config
+from kyvo.data import Batch, LossWeighting, length_buckets, make_loader
+from kyvo.errors import InputError
+from kyvo.files import atomic_file
+from kyvo.models import (
+    load_released_state,
+    num_parameters,
+    released_state_dict,
+)
+from kyvo.training import (
+    LossSums,
+    MetricsLog,
+    StepMeter,
+    StopRequest,
+    TrainingConfig,
+    autocast,
+    build_model,
+    build_optimizer,
+    check_fingerprint,
+    fingerprint,
+    folder_lock,
+    language_loss,
+    latest_checkpoint,
+    log_line,
+    loss_weight,
+    optimizer_state,
+    random_state,
+    resolve_device,
+    restore_optimizer,
+    restore_random_state,
+    save_checkpoint,
+)
+from kyvo.vocabulary import get_vocabulary
+
+
+class FullFinetuneRecipeSingleDevice3D:
+    """The recipe: ``setup``, ``train``, ``cleanup``."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        self.device = resolve_device(config.device)
+        self.step = 0
+
+    def setup(self) -> None:
+        """Build every part and go back to the newest checkpoint; all input errors show here."""
+        config = self.config
+        torch.manual_seed(config.seed)
+        vocabulary = get_vocabulary(config.vocabulary)
+        self.dataset = config.dataset.build(vocabulary=vocabulary)
+        self.validation = (
+            config.validation_dataset.build(vocabulary=vocabulary)
+            if config.validation_dataset
+            else None
+        )
+        self.model = build_model(config, vocabulary, self.device)
+        self.parameters = self.model.trainable_parameters()
+        self.optimizer = build_optimizer(config, self.parameters)
+        self._plan_steps()
+        self.scheduler = (
+            config.lr_scheduler.build(self.optimizer, num_training_steps=self.total_steps)
+            if config.lr_scheduler
+            else None
+        )
+        self.fingerprint = fingerprint(config, len(self.dataset))
+        self._resume()
+        if config.compile:
+            for layer in self.model.layers:
+                layer.compile()
+        logger = config.metric_logger.build() if config.metric_logger else None
+        self.log = MetricsLog(config.output_dir / "metrics.jsonl", logger, self.step)
+        print(
+            f"{len(self.dataset)} samples, {num_parameters(self.model):,} weights "
+            f"({num_parameters(self.model, trainable_only=True):,} trained), "
+            f"{self.total_steps} steps on {self.device}"
+        )
+
+    def train(self) -> None:
+        """Run all remaining steps; a signal makes it save and leave after the current one."""
+        progress = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=None)
+        meter = StepMeter(self.total_steps, self.step)
+        if self.step == 0:
+            self._validate()
+        with StopRequest() as stop, progress:
+            while self.step < self.total_steps:
+                for batches in self._rest_of_epoch():
+                    self._update(batches, meter)
+                    self.step += 1
+                    progress.update()
+                    self._after_step(meter, progress)
+                    if stop.received or self.step == self.total_steps:
+                        break
+                if stop.received:
+                    self._save()
+                    print(f"stopped by {stop.received.name} after step {self.step}; saved.")
+                    stop.exit()
+        print(f"done: {self.step} steps; checkpoints in {self.config.output_dir}")
+
+    def cleanup(self) -> None:
+        """Close the log."""
+        self.log.close()
+
+    def _plan_steps(self) -> None:
+        config = self.config
+        num_batches = math.ceil(len(self.dataset) / config.batch_size)
+        self.steps_per_epoch = math.ceil(num_batches / config.gradient_accumulation_steps)
+        planned = self.steps_per_epoch * config.epochs
+        self.total_steps = min(planned, config.max_steps or planned)
+
+    def _rest_of_epoch(self) -> Iterator[list[Batch]]:
+        """The batches of every step left in the current epoch."""
+        config = self.config
+        epoch, done = divmod(self.step, self.steps_per_epoch)
+        self.dataset.set_epoch(epoch)
+        plan = length_buckets(self.dataset.lengths, config.batch_size, config.seed, epoch)
+        left = plan[done * config.gradient_accumulation_steps :]
+        return _grouped(self._load(self.dataset, left), config.gradient_accumulation_steps)
+
+    def _load(self, dataset: object, plan: list[list[int]]) -> Iterable[Batch]:
+        loss = self.config.loss
+        weighting = LossWeighting(loss.weight_first_positions, loss.weight)
+        pin_memory = self.device.type == "cuda"
+        return make_loader(dataset, plan, weighting, self.config.num_workers, pin_memory)
+
+    def _update(self, batches: list[Batch], meter: StepMeter) -> None:
+        """One optimizer step over the accumulated ``batches``."""
+        config = self.config
+        weight = sum(loss_weight(batch, config.loss.normalization) for batch in batches)
+        for batch in batches:
+            try:
+                sums = self._loss(batch)
+                (sums.total / weight).backward()
+            except torch.OutOfMemoryError:
+                raise InputError(_out_of_memory(batch)) from None
+            meter.add(sums, batch, loss_weight(batch, config.loss.normalization))
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.parameters.values(), config.clip_grad_norm or math.inf
+        )
+        if not torch.isfinite(norm):
+            keys = ", ".join(key for batch in batches for key in batch.keys[:4])
+            raise InputError(
+                f"step {self.step + 1}: the gradient is not finite (batch with {keys}, ...). "
+                "The last checkpoint is good; lower the learning rate or check those samples."
+            )
+        meter.gradient_norm = norm
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def _loss(self, batch: Batch) -> LossSums:
+        config = self.config.loss
+        with autocast(self.config.precision, self.device):
+            on_device = batch.to(self.device)
+            return language_loss(self.model, on_device, config.normalization, config.head_chunk)
+
+    def _after_step(self, meter: StepMeter, progress: tqdm) -> None:
+        config, step = self.config, self.step
+        last = step == self.total_steps
+        if last or step % config.log_every_n_steps == 0:
+            values = meter.report(step, self.optimizer.param_groups[0]["lr"])
+            self.log.write(step, values)
+            progress.write(log_line(step, self.total_steps, values))
+        if last or _is_multiple(step, config.validate_every_n_steps):
+            self._validate()
+        ends_epoch = step % self.steps_per_epoch == 0
+        if last or ends_epoch or _is_multiple(step, config.save_every_n_steps):
+            self._save()
+        if config.export_released and (last or ends_epoch):
+            self._export((step - 1) // self.steps_per_epoch)
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """Loss and accuracy on held-out samples, in a fixed order."""
+        if self.validation is None:
+            return
+        config = self.config
+        plan = length_buckets(self.validation.lengths, config.batch_size, 0, 0, shuffle=False)
+        meter = StepMeter(1, 0)
+        for batch in self._load(self.validation, plan[: config.validation_batches]):
+            weight = loss_weight(batch, config.loss.normalization)
+            meter.add(self._loss(batch), batch, weight)
+        loss, accuracy = meter.loss_and_accuracy()
+        self.log.write(self.step, {"val_loss": loss, "val_accuracy": accuracy})
+        tqdm.write(f"step {self.step}  validation loss {loss:.4f}  accuracy {accuracy:.3f}")
+
+    def _save(self) -> None:
+        tensors, values = optimizer_state(self.optimizer, self.parameters)
+        state = {
+            "step": self.step,
+            "run": self.fingerprint,
+            "optimizer": values,
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+        }
+        weights = released_state_dict(self.model)
+        tensors |= random_state()
+        save_checkpoint(
+            self.config.output_dir, self.step, weights, tensors, state, self.config.keep_checkpoints
+        )
+
+    def _resume(self) -> None:
+        folder = self.config.output_dir
+        found, skipped = latest_checkpoint(folder)
+        for line in skipped:
+            print(f"skipped a damaged checkpoint: {line}")
+        if found is None:
+            return
+        if self.config.resume == "never":
+            raise InputError(
+                f"output_dir: {folder} holds checkpoints and resume is 'never'. "
+                "Choose another folder or set resume=auto."
+            )
+        state, tensors = found.state(), found.optimizer_tensors()
+        check_fingerprint(state["run"], self.fingerprint, folder)
+        load_released_state(self.model, found.weights(), str(found.folder))
+        restore_optimizer(self.optimizer, self.parameters, tensors, state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        restore_random_state(tensors)
+        self.step = found.step
+        print(f"resuming from {found.folder}")
+
+    def _export(self, epoch: int) -> None:
+        """The released layout's file, for tools that read ``meta_model_{epoch}.pt``."""
+        with atomic_file(self.config.output_dir / f"meta_model_{epoch}.pt") as temporary:
+            torch.save(released_state_dict(self.model), temporary)
+
+
+def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    iterator = iter(batches)
+    while group := list(islice(iterator, size)):
+        yield group
+
+
+def _is_multiple(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+def _out_of_memory(batch: Batch) -> str:
+    rows, length = batch.tokens_BL.shape
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    return (
+        f"out of GPU memory at batch {rows} x {length} tokens (peak {peak:.1f} GiB). Halve "
+        "batch_size and double gradient_accumulation_steps, set loss.head_chunk=2048, or use "
+        "precision=bf16 with torchao.optim.AdamW8bit."
+    )
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, build, train."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="yaml file of the run")
+    parser.add_argument("overrides", nargs="*", help="key=value, such as batch_size=8")
+    arguments = parser.parse_args(argv)
+    config = load_config(TrainingConfig, arguments.config, arguments.overrides)
+    with folder_lock(config.output_dir):
+        recipe = FullFinetuneRecipeSingleDevice3D(config)
+        recipe.setup()
+        try:
+            recipe.train()
+        finally:
+            recipe.cleanup()
+
+
+if __name__ == "__main__":
+    kyvo.cli.run(main)
