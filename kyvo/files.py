@@ -38,17 +38,21 @@ def read_json(path: Path | str, purpose: str) -> Any:
         ) from None
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: Any, durable: bool = True) -> None:
     """Write ``value`` as indented JSON, all or nothing (see ``atomic_file``)."""
-    with atomic_file(path) as temporary:
+    with atomic_file(path, durable) as temporary:
         temporary.write_bytes(
             orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n"
         )
 
 
 @contextmanager
-def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; on success flush it to disk and rename it there."""
+def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success flush it to disk and rename it there.
+
+    ``durable=False`` leaves the flush to the operating system: for many small files that can be
+    made again, a killed process still leaves no half file, a power cut may.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
@@ -57,9 +61,11 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o666 & ~_umask())
-        sync(temporary)
+        if durable:
+            sync(temporary)
         os.replace(temporary, path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

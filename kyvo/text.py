@@ -11,8 +11,6 @@ from kyvo.errors import InputError
 from kyvo.files import require_file
 from kyvo.vocabulary import Vocabulary
 
-MINI_TOKENIZER = "mini_tokenizer.json"
-
 
 class TextTokenizer(Protocol):
     """What the project needs of a text tokenizer; no begin or end ids are added."""
@@ -77,11 +75,15 @@ def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokeni
     """The tokenizer at ``path`` (``*.json``: Hugging Face, else Meta's file), or the shipped one.
 
     Raises:
-        InputError: the file is missing or unreadable, or the vocabulary needs a file and none
-            is given, or the tokenizer has another number of ids than the vocabulary's text block.
+        InputError: the file is missing or unreadable, or none is given and the vocabulary ships
+            none, or the tokenizer has more ids than the vocabulary's text block.
     """
-    shipped = Path(str(files("kyvo").joinpath(MINI_TOKENIZER)))
-    chosen = path or shipped
+    if path is None and vocabulary.shipped_tokenizer is None:
+        raise InputError(
+            f"vocabulary '{vocabulary.name}' needs its text tokenizer, and none was given. "
+            "Set tokenizer, such as ./llama-3-models/Llama3.2-1B/tokenizer.model."
+        )
+    chosen = path or Path(str(files("kyvo").joinpath(str(vocabulary.shipped_tokenizer))))
     if chosen.suffix != ".json":
         return LlamaText(chosen)
     tokenizer = JsonText(chosen)
@@ -89,10 +91,5 @@ def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokeni
         raise InputError(
             f"text tokenizer: {chosen} has {tokenizer.size} ids, but vocabulary "
             f"'{vocabulary.name}' has room for {vocabulary.num_text}. Give its tokenizer file."
-        )
-    if path is None and tokenizer.size != vocabulary.num_text:
-        raise InputError(
-            f"vocabulary '{vocabulary.name}' needs its tokenizer file, and none was given. "
-            "Set the tokenizer path, such as ./llama-3-models/Llama3.2-1B/tokenizer.model."
         )
     return tokenizer

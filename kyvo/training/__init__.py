@@ -1,6 +1,11 @@
 """Parts of a training run that the recipes share."""
 
-from kyvo.training.checkpoints import Checkpoint, latest_checkpoint, save_checkpoint
+from kyvo.training.checkpoints import (
+    Checkpoint,
+    find_weights,
+    latest_checkpoint,
+    save_checkpoint,
+)
 from kyvo.training.config import LossConfig, TrainingConfig
 from kyvo.training.loss import LossSums, language_loss, loss_weight
 from kyvo.training.meter import StepMeter, log_line
@@ -31,6 +36,7 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "check_fingerprint",
+    "find_weights",
     "fingerprint",
     "folder_lock",
     "language_loss",

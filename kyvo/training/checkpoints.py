@@ -102,6 +102,29 @@ def latest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, skipped
 
 
+def find_weights(path: Path) -> Path:
+    """The weights that ``path`` means: a file itself, a checkpoint folder, or a run's newest.
+
+    Raises:
+        InputError: nothing there, or the checkpoint is damaged.
+    """
+    if path.is_file():
+        return path
+    if (path / MODEL).is_file():
+        fault = _fault(path)
+        if fault:
+            raise InputError(f"checkpoint: {path}: {fault}. Take another one.")
+        return path / MODEL
+    found, skipped = latest_checkpoint(path)
+    if found is None:
+        detail = f" ({'; '.join(skipped)})" if skipped else ""
+        raise InputError(
+            f"checkpoint: {path}: no whole checkpoint there{detail}. Train first, or give a "
+            "checkpoint file such as meta_model_9.pt."
+        )
+    return found.folder / MODEL
+
+
 def _folders(root: Path) -> list[tuple[int, Path]]:
     """(step, folder) of everything named like a checkpoint, newest first."""
     if not root.is_dir():

@@ -1,0 +1,40 @@
+"""The keys of a generation (eval) config. The yaml files comment every one of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from kyvo.config import Component, From
+from kyvo.decoding.sampling import GREEDY, Sampling
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """A generation run."""
+
+    run_identifier: str
+    three_d_json_folder: Path
+    image_embeddings_folder: Path
+    checkpoint: Path | None
+    vocabulary: str
+    scene_schema: str
+    codebook: Path
+    model: Annotated[Component, From(("kyvo.models",))]
+    dataset: Annotated[Component, From(("kyvo.data",))]
+    tokenizer: Path | None = None
+    max_new_tokens: int = 1024
+    batch_size: int = 32
+    first_sample: int = 0
+    num_samples: int | None = None
+    sampling: Sampling = GREEDY
+    constrained: bool = True
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "bf16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected 1 or more, found {getattr(self, name)}")
+        if "/" in self.run_identifier or self.run_identifier in ("", ".", ".."):
+            raise ValueError(f"run_identifier: {self.run_identifier!r} cannot be a folder name")

@@ -1,0 +1,167 @@
+"""Results of a generation run: written as they come, resumable, then laid out as files.
+
+``results.jsonl`` gets one line per finished sample; the same command again goes on with the
+samples it lacks. The files that the metric scripts read are made from it at the end.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from kyvo.data import KyvoDataset
+from kyvo.decoding.outputs import OutputReader, decode_with_markers
+from kyvo.errors import InputError
+from kyvo.files import check_output_name, write_array, write_json
+from kyvo.scenes import ParseReport
+from kyvo.sequences import Segment
+
+
+class ResultsLog:
+    """The append-only log of generated ids, one JSON line per sample."""
+
+    def __init__(self, path: Path, run: dict[str, Any]) -> None:
+        """Open or create the log; ``run`` describes what makes results comparable.
+
+        Raises:
+            InputError: the log was written by a run with other settings.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._done: dict[int, np.ndarray] = {}
+        lines = _whole_lines(path)
+        if lines and lines[0] != run:
+            changed = [k for k in run if lines[0].get(k) != run[k]]
+            raise InputError(
+                f"results: {path} was made with another setup ({', '.join(changed)} changed). "
+                "Choose another run_identifier or delete that folder."
+            )
+        for line in lines[1:]:
+            self._done[line["index"]] = np.array(line["ids"], dtype=np.int64)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(b"".join(orjson.dumps(x) + b"\n" for x in (lines or [run])))
+        os.replace(temporary, path)
+        self._stream = path.open("ab")
+
+    @property
+    def done(self) -> dict[int, np.ndarray]:
+        """Generated ids by sample index."""
+        return self._done
+
+    def add(self, index: int, key: str, ids: np.ndarray) -> None:
+        """Append one sample; it survives a crash of the process from here on."""
+        line = {"index": index, "key": key, "ids": ids.tolist()}
+        self._stream.write(orjson.dumps(line) + b"\n")
+        self._stream.flush()
+        self._done[index] = ids
+
+    def close(self) -> None:
+        """Flush to disk and close."""
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Parsed lines; a last line that a crash cut off is left out."""
+    if not path.is_file():
+        return []
+    *lines, _ = path.read_bytes().split(b"\n")
+    try:
+        return [orjson.loads(line) for line in lines]
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"results: {path}: damaged: {error}. Delete it and run again.") from None
+
+
+@dataclass(frozen=True)
+class ResultFiles:
+    """Lays a run's results out as the released evaluation files (formats of the data set)."""
+
+    run_identifier: str
+    three_d_folder: Path
+    image_folder: Path
+    reader: OutputReader
+    dataset: KyvoDataset
+    codebook: np.ndarray
+
+    def write(self, results: dict[int, np.ndarray]) -> ParseReport:
+        """Write every file for ``results`` (sample index -> ids); returns what was unreadable."""
+        report = ParseReport()
+        predicted: list[dict[str, Any]] = []
+        answers: list[dict[str, Any]] = []
+        indices = sorted(results)
+        for index in indices:
+            output = self.reader.read(results[index])
+            report.add(output.report)
+            if output.objects is not None:
+                predicted.append(self._entry(index, "predicted", objects=output.objects))
+            if output.answer is not None:
+                answers.append(self._entry(index, "predicted", answer=output.answer))
+            if output.codes is not None:
+                self._write_image("generated", index, output.codes)
+        if predicted:
+            self._write_scenes("predicted", predicted)
+        if answers:
+            self._write_json("predicted_answers", {"answers": answers})
+        self._write_references(indices)
+        write_json(self.three_d_folder / "parse_report.json", report.as_dict())
+        return report
+
+    def _write_references(self, indices: list[int]) -> None:
+        """Ground truth and original scenes, true image codes and true answers."""
+        for segment in self.reader.task.outputs:
+            if segment.modality == "image":
+                for index in indices:
+                    self._write_image("ground_truth", index, self.dataset.content(segment, index))
+            elif segment.modality == "three_d":
+                self._write_scenes("groundtruth", list(self._stored_scenes(segment, indices)))
+            else:
+                entries = [
+                    self._entry(i, "groundtruth", answer=self._stored_text(segment, i))
+                    for i in indices
+                ]
+                self._write_json("groundtruth_answers", {"answers": entries})
+        source = next((s for s in self.dataset.stores if s == Segment("three_d", "source")), None)
+        if source is not None:
+            self._write_scenes("original", list(self._stored_scenes(source, indices, "original")))
+
+    def _stored_scenes(
+        self, segment: Segment, indices: list[int], kind: str = "groundtruth"
+    ) -> Iterator[dict[str, Any]]:
+        for index in indices:
+            objects, _ = self.reader.codec.read(self.dataset.content(segment, index).tolist())
+            yield self._entry(index, kind, objects=objects)
+
+    def _stored_text(self, segment: Segment, index: int) -> str:
+        eos = self.reader.codec.vocabulary.eos
+        ids = self.dataset.content(segment, index).tolist()
+        return decode_with_markers([*ids, eos], self.reader.codec)
+
+    def _entry(self, index: int, kind: str, **content: Any) -> dict[str, Any]:
+        return {"image_filename": f"{kind}_scene_{index}", **content, "key": self._name(index)}
+
+    def _name(self, index: int) -> str:
+        """The sample's name in result files: its key, or what the schema says names it."""
+        name_field = self.reader.codec.schema.name_field
+        segment = Segment("three_d", "source")
+        if name_field and segment in self.dataset.stores:
+            string = self.dataset.string(segment, index)
+            if isinstance(string, dict) and name_field in string:
+                return str(string[name_field])
+        return str(self.dataset.keys[index].decode())
+
+    def _write_scenes(self, kind: str, scenes: list[dict[str, Any]]) -> None:
+        self._write_json(f"{kind}_scenes", {"scenes": scenes})
+
+    def _write_json(self, stem: str, value: Any) -> None:
+        write_json(self.three_d_folder / f"{stem}_{self.run_identifier}.json", value)
+
+    def _write_image(self, kind: str, index: int, codes: np.ndarray) -> None:
+        """Codebook vectors of the codes, float32 (C, side, side), raster order."""
+        key = check_output_name(self.dataset.keys[index].decode(), "dataset key")
+        side = round(len(codes) ** 0.5)
+        vectors = self.codebook[codes].T.reshape(-1, side, side)
+        name = f"{kind}_image_tokens_{self.run_identifier}_{key}_{index}.npy"
+        write_array(self.image_folder / name, vectors)

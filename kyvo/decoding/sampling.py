@@ -1,0 +1,65 @@
+"""Choosing the next token: greedy, or sampled with temperature, top-k and top-p.
+
+Shapes: B rows, V ids.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Attributes:
+        temperature: 0 is greedy; the lowest id wins a tie.
+        top_k: only the k likeliest ids; None for all.
+        top_p: only the likeliest ids that together reach this probability; 1 for all.
+        seed: a sample's draws depend on it and on the sample's index, not on its batch.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature: expected 0 or more, found {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k: expected 1 or more, found {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: expected more than 0 and at most 1, found {self.top_p}")
+
+    def draws(self, sample_index: int, count: int) -> Tensor:
+        """The uniform numbers in [0, 1) that decide a sample's tokens, float32 (count,)."""
+        random = np.random.default_rng((self.seed, sample_index))
+        return torch.from_numpy(random.random(count, dtype=np.float32))
+
+    def choose(self, logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
+        """Ids (B,) drawn from ``logits_BV`` (-inf: impossible) with one number a row."""
+        if self.temperature == 0:
+            return logits_BV.argmax(dim=-1)
+        scaled_BV = self._keep_top_k(logits_BV / self.temperature)
+        sorted_BV, ids_BV = scaled_BV.sort(dim=-1, descending=True, stable=True)
+        probability_BV = sorted_BV.softmax(dim=-1)
+        before_BV = probability_BV.cumsum(dim=-1) - probability_BV
+        probability_BV = probability_BV.masked_fill(before_BV >= self.top_p, 0.0)
+        cumulative_BV = probability_BV.cumsum(dim=-1)
+        target_B1 = uniform_B[:, None] * cumulative_BV[:, -1:]
+        index_B1 = (cumulative_BV <= target_B1).sum(dim=-1, keepdim=True)
+        # Rounding may put the target on the total; the last id with any probability is meant.
+        last_B1 = (probability_BV > 0).sum(dim=-1, keepdim=True) - 1
+        return ids_BV.gather(1, index_B1.minimum(last_B1))[:, 0]
+
+    def _keep_top_k(self, logits_BV: Tensor) -> Tensor:
+        if self.top_k is None or self.top_k >= logits_BV.shape[-1]:
+            return logits_BV
+        least_B1 = logits_BV.topk(self.top_k, dim=-1).values[:, -1:]
+        return logits_BV.masked_fill(logits_BV < least_B1, float("-inf"))
+
+
+GREEDY = Sampling()
