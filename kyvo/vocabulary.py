@@ -160,40 +160,38 @@ def _objectron_numbers() -> tuple[str, ...]:
     return tuple(sorted(strings, key=float))
 
 
-_LLAMA_TEXT = {"num_text": 128256, "bos": 128000, "eos": 128001}
 _FINE_GRID = number_strings(-3, 3, 0.005, 3)
 _PAPER_GRID = number_strings(-3, 3, 0.05, 3)
 
+
+def _llama_preset(
+    name: str,
+    numbers: tuple[str, ...],
+    markers: tuple[str, ...],
+    num_shape_codes: int = 0,
+    spare_number_rows: int = 0,
+) -> Vocabulary:
+    """A vocabulary on top of Llama 3.2's 128,256 text ids, with 1,024 image codes."""
+    return Vocabulary(
+        name,
+        num_text=128256,
+        bos=128000,
+        eos=128001,
+        numbers=numbers,
+        markers=markers,
+        num_image_codes=1024,
+        num_shape_codes=num_shape_codes,
+        spare_number_rows=spare_number_rows,
+    )
+
+
 _PRESETS = (
-    Vocabulary(
-        "clevr", **_LLAMA_TEXT, numbers=_FINE_GRID, markers=_CLEVR_MARKERS, num_image_codes=1024
-    ),
-    Vocabulary(
-        "objaworld", **_LLAMA_TEXT, numbers=_FINE_GRID, markers=_CLEVR_MARKERS, num_image_codes=1024
-    ),
-    Vocabulary(
-        "objectron",
-        **_LLAMA_TEXT,
-        numbers=_objectron_numbers(),
-        markers=_OBJECTRON_MARKERS,
-        num_image_codes=1024,
-        spare_number_rows=1,
-    ),
-    Vocabulary(
-        "paper",
-        **_LLAMA_TEXT,
-        numbers=_PAPER_GRID,
-        markers=_CLEVR_MARKERS,
-        num_image_codes=1024,
-        num_shape_codes=8192,
-    ),
-    Vocabulary(
-        "clevr_005",
-        **_LLAMA_TEXT,
-        numbers=_PAPER_GRID,
-        markers=_CLEVR_MARKERS,
-        num_image_codes=1024,
-    ),
+    _llama_preset("clevr", _FINE_GRID, _CLEVR_MARKERS),
+    _llama_preset("objaworld", _FINE_GRID, _CLEVR_MARKERS),
+    _llama_preset("objectron", _objectron_numbers(), _OBJECTRON_MARKERS, spare_number_rows=1),
+    # The paper's final settings: the coarser grid that it found best, without and with shapes.
+    _llama_preset("clevr_005", _PAPER_GRID, _CLEVR_MARKERS),
+    _llama_preset("paper", _PAPER_GRID, _CLEVR_MARKERS, num_shape_codes=8192),
     # For models that train on a laptop: thousands of rows instead of 130,000.
     Vocabulary(
         "mini",

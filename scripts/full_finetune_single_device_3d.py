@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import kyvo.cli
 from kyvo.config import load_config
-from kyvo.data import Batch, LossWeighting, length_buckets, make_loader
+from kyvo.data import Batch, KyvoDataset, LossWeighting, length_buckets, make_loader
 from kyvo.errors import InputError
 from kyvo.files import atomic_file
 from kyvo.models import (
@@ -131,7 +131,7 @@ class FullFinetuneRecipeSingleDevice3D:
         left = plan[done * config.gradient_accumulation_steps :]
         return _grouped(self._load(self.dataset, left), config.gradient_accumulation_steps)
 
-    def _load(self, dataset: object, plan: list[list[int]]) -> Iterable[Batch]:
+    def _load(self, dataset: KyvoDataset, plan: list[list[int]]) -> Iterable[Batch]:
         loss = self.config.loss
         weighting = LossWeighting(loss.weight_first_positions, loss.weight)
         pin_memory = self.device.type == "cuda"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kyvo.decoding.engine import DecodeEngine
 from kyvo.decoding.sampling import GREEDY, Sampling
+from kyvo.errors import InputError
 from kyvo.grammar import Automaton
 from kyvo.models import KyvoModel
 
@@ -39,12 +40,13 @@ class _Row:
 
     index: int
     position: int
+    limit: int
     ids: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Generator:
-    """Continues prompts until EOS or ``max_new_tokens``.
+    """Continues prompts until EOS, ``max_new_tokens`` or the model's ``max_seq_len``.
 
     A row whose sample ends is given to the next prompt as soon as a quarter of the rows are
     free, so that one long sample does not hold up the batch.
@@ -85,8 +87,12 @@ class _Run:
         self.prompts = prompts
         self.seeds = seeds
         self.num_rows = min(settings.batch_size, len(prompts))
-        longest = max(map(len, prompts)) + settings.max_new_tokens
-        self.engine = DecodeEngine(settings.model, self.num_rows, longest)
+        longest = max(map(len, prompts))
+        most = settings.model.max_seq_len
+        if longest >= most:
+            raise InputError(f"a prompt has {longest} tokens, but max_seq_len is {most}. Raise it.")
+        self.max_length = min(longest + settings.max_new_tokens, most)
+        self.engine = DecodeEngine(settings.model, self.num_rows, self.max_length)
         device = self.engine.device
         # Prompts of like length are prefilled together.
         self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
@@ -114,8 +120,10 @@ class _Run:
         rows_B = torch.tensor(rows, device=self.engine.device)
         self.states_B[rows_B] = 0
         for row, index in zip(rows, chosen, strict=True):
-            self.rows[row] = _Row(index, len(self.prompts[index]))
-            self.positions_B[row] = len(self.prompts[index])
+            length = len(self.prompts[index])
+            limit = min(self.settings.max_new_tokens, self.max_length - length)
+            self.rows[row] = _Row(index, length, limit)
+            self.positions_B[row] = length
             self.draws_BN[row] = self.settings.sampling.draws(
                 self.seeds[index], self.settings.max_new_tokens
             )
@@ -144,7 +152,7 @@ class _Run:
                 yield row.index, np.array(row.ids, dtype=np.int64)
 
     def _is_done(self, row: _Row) -> bool:
-        return len(row.ids) >= self.settings.max_new_tokens or row.ids[-1] == self.settings.eos
+        return len(row.ids) >= row.limit or row.ids[-1] == self.settings.eos
 
     def _take(self, logits_BV: Tensor, rows_B: Tensor, rows: list[int]) -> None:
         """Choose each row's next token from its logits."""

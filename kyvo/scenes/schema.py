@@ -69,6 +69,8 @@ class Schema:
     # Ground-truth file -> the schema's own keys and words, applied before anything else.
     variant_separator: str | None = None
     yaw_key: str | None = None
+    # The field of a stored scene's ``string`` that names it in result files; None: the key.
+    name_field: str | None = None
 
     def normalise(self, item: Mapping[str, object]) -> dict[str, object]:
         """The object as this schema's fields read it.
@@ -176,6 +178,7 @@ OBJECTRON = Schema(
         ),
     ),
     decimals=2,
+    name_field="file_path",
 )
 
 SCHEMAS = {schema.name: schema for schema in (CLEVR, OBJAWORLD, OBJECTRON)}
