@@ -1,0 +1,74 @@
+"""Puts a report together and writes it as one HTML file."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from kyvo.errors import MissingDependencyError
+from kyvo.files import atomic_file
+from kyvo.report.content import Headline, Section
+from kyvo.report.examples import recognition_section, rendering_section
+from kyvo.report.figures import figures_section, headlines
+from kyvo.report.inputs import ReportInputs
+from kyvo.report.learning import (
+    timings_section,
+    tokenizer_section,
+    total_time,
+    training_section,
+)
+from kyvo.report.pictures import Renderer
+
+TEMPLATE = "report.html.jinja"
+
+
+def write_report(inputs: ReportInputs, output: Path | str, renderer: Renderer) -> None:
+    """Write the report to ``output``: one HTML file that loads nothing from elsewhere.
+
+    Args:
+        inputs: what to report; every part is optional.
+        output: path of the HTML file.
+        renderer: draws predicted scenes, such as ``kyvo.world.render``.
+
+    Raises:
+        InputError: a given file is missing or malformed.
+        MissingDependencyError: jinja2 or matplotlib is not installed.
+    """
+    builders = (
+        lambda: figures_section(inputs),
+        lambda: recognition_section(inputs, renderer),
+        lambda: rendering_section(inputs),
+        lambda: training_section(inputs),
+        lambda: tokenizer_section(inputs),
+        lambda: timings_section(inputs),
+    )
+    sections = [build() for build in tqdm(builders, desc="report", unit="section")]
+    page = _render(inputs, sections, (*headlines(inputs), *total_time(inputs)))
+    with atomic_file(output) as path:
+        path.write_text(page, encoding="utf-8")
+
+
+def _render(inputs: ReportInputs, sections: list[Section], heads: tuple[Headline, ...]) -> str:
+    source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    page: str = (
+        _environment()
+        .from_string(source)
+        .render(
+            title=inputs.title,
+            explanation=inputs.explanation,
+            headlines=heads,
+            sections=sections,
+        )
+    )
+    return page
+
+
+def _environment() -> Any:
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError:
+        raise MissingDependencyError("jinja2", "the report", "report") from None
+    return Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )

@@ -1,0 +1,73 @@
+"""Pictures for a report: files and arrays as data URIs, predicted scenes rendered again."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from kyvo.errors import InputError
+from kyvo.metrics.matching import SceneObject
+from kyvo.report.top_down import is_drawable, place
+from kyvo.world.constants import SIZES
+
+RENDER_SIDE = 160
+SAMPLES_PER_PIXEL = 4
+
+
+class Renderer(Protocol):
+    """Draws CLEVR scenes: uint8 (B, height, width, 3). ``kyvo.world.render`` is one."""
+
+    def __call__(
+        self,
+        scenes: Sequence[dict[str, Any]],
+        height: int,
+        width: int,
+        samples_per_pixel: int = ...,
+    ) -> np.ndarray: ...
+
+
+def image_uri(path: Path) -> str:
+    """An image file as a PNG data URI.
+
+    Raises:
+        InputError: the file is no readable image.
+    """
+    try:
+        with Image.open(path) as image:
+            return array_uri(np.asarray(image.convert("RGB")))
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"image: {path}: cannot be read: {error}. Make it again.") from None
+
+
+def array_uri(image_HWC: np.ndarray) -> str:
+    """A uint8 RGB image (H, W, 3) as a PNG data URI."""
+    stream = io.BytesIO()
+    Image.fromarray(image_HWC).save(stream, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def render_again(
+    predicted: Sequence[Sequence[SceneObject]],
+    true_scenes: Sequence[Mapping[str, Any]],
+    renderer: Renderer,
+) -> list[str]:
+    """Render predicted objects with the camera and lamps of the true scenes, as data URIs."""
+    scenes = [
+        _renderable(objects, scene) for objects, scene in zip(predicted, true_scenes, strict=True)
+    ]
+    images_BHWC = renderer(scenes, RENDER_SIDE, RENDER_SIDE, samples_per_pixel=SAMPLES_PER_PIXEL)
+    return [array_uri(image_HWC) for image_HWC in images_BHWC]
+
+
+def _renderable(objects: Sequence[SceneObject], scene: Mapping[str, Any]) -> dict[str, Any]:
+    """The drawable objects, resting on the ground, in the true scene's world."""
+    placed = [
+        {**item, "3d_coords": [*place(item), SIZES[item["size"]]]}
+        for item in objects
+        if is_drawable(item)
+    ]
+    return {"objects": placed, **{name: scene[name] for name in ("world",) if name in scene}}
