@@ -144,6 +144,9 @@ def make_loader(
         collate_fn=_Collate(weighting),
         num_workers=num_workers,
         pin_memory=pin_memory,
+        # Its own: a loader draws a seed whenever it is iterated, and drawing it from torch's
+        # global generator would set a resumed run apart from an uninterrupted one.
+        generator=torch.Generator(),
     )
 
 

@@ -59,9 +59,13 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
     @property
     def lengths(self) -> np.ndarray:
         """Sequence length of every sample in the current epoch, int64 (N,)."""
+        return self.lengths_by_task[self._drawn, np.arange(len(self))]
+
+    @property
+    def lengths_by_task(self) -> np.ndarray:
+        """Sequence length of every sample in every task, int64 (tasks, N)."""
         stored = {s: store.lengths[self._rows[s]] for s, store in self.stores.items()}
-        by_task = np.stack([builder.length(stored) for builder in self.builders])
-        return by_task[self._drawn, np.arange(len(self))]
+        return np.stack([builder.length(stored) for builder in self.builders])
 
 
 def kyvo_dataset(
@@ -148,9 +152,11 @@ def _check_samples(dataset: KyvoDataset, max_length: int | None) -> None:
     if len(dataset) == 0:
         files = ", ".join(str(store.path) for store in dataset.stores.values())
         raise InputError(f"dataset: no key is present in all of: {files}. Check that they match.")
-    longest = int(dataset.lengths.max())
+    # Over all tasks: a later epoch may draw a longer one than the first does.
+    lengths = dataset.lengths_by_task.max(axis=0)
+    longest = int(lengths.max())
     if max_length is not None and longest > max_length:
-        key = dataset.keys[int(dataset.lengths.argmax())].decode()
+        key = dataset.keys[int(lengths.argmax())].decode()
         raise InputError(
             f"dataset: sample {key!r} has {longest} tokens, but max_length is {max_length}. "
             "Raise max_length or leave the sample out."

@@ -12,8 +12,11 @@ from kyvo.errors import InputError
 from kyvo.files import require_file
 
 # Strings (so that brackets inside them do not count) and brackets: all that nesting depends on.
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\]]', re.DOTALL)
+# A quote alone opens a string that the file's end cuts off.
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\]"]', re.DOTALL)
+_NEWLINE = re.compile(rb"\n")
 _MAX_DEPTH = 64
+_MAX_VALUE_BYTES = 1 << 26
 
 
 def iterate_entries(path: Path, purpose: str) -> Iterator[tuple[str, Any]]:
@@ -41,6 +44,8 @@ def _entries(data: mmap.mmap, path: Path, purpose: str) -> Iterator[tuple[str, A
         if _expect(data, end_of_last, separator, path, purpose) != key_start:
             raise _fault(data, end_of_last, "expected a key", path, purpose)
         value_start = _expect(data, key_stop, rb"\s*:\s*", path, purpose)
+        if value_stop - value_start > _MAX_VALUE_BYTES:
+            raise _fault(data, value_start, "this value is too large for a sample", path, purpose)
         key = _parse(data, key_start, key_stop, path, purpose)
         if key in seen:
             raise _fault(data, key_start, f"duplicate key {key!r}", path, purpose)
@@ -67,6 +72,8 @@ def _spans(data: mmap.mmap, path: Path, purpose: str) -> Iterator[tuple[int, int
                 key = None
             if depth == 0:
                 return
+        elif match.end() - match.start() == 1:
+            break
         elif depth == 1 and key is None:
             key = match.span()
         elif depth == 1:
@@ -90,7 +97,7 @@ def _parse(data: mmap.mmap, start: int, stop: int, path: Path, purpose: str) -> 
 
 
 def _fault(data: mmap.mmap, offset: int, problem: str, path: Path, purpose: str) -> InputError:
-    line = 1 + bytes(data[:offset]).count(b"\n")
+    line = 1 + sum(1 for _ in _NEWLINE.finditer(data, 0, offset))
     return InputError(
         f"{purpose}: {path}: line {line}, byte {offset}: {problem}. Expected one JSON object "
         "{key: value, ...}; the file may be truncated: make or download it again."

@@ -175,7 +175,8 @@ def _save(arrays: dict[str, np.ndarray], home: Path, name: str, stale_prefix: st
 
 
 def _map(path: Path, folder: Path) -> TokenStore:
-    return TokenStore(path, *(map_array(folder / f"{name}.npy", "cache") for name in _ARRAYS))
+    purpose = f"cache of {path} (delete its folder to build it again)"
+    return TokenStore(path, *(map_array(folder / f"{name}.npy", purpose) for name in _ARRAYS))
 
 
 def _user_cache() -> Path:

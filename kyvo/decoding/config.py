@@ -12,6 +12,8 @@ from kyvo.decoding.sampling import GREEDY, Sampling
 class GenerationConfig:
     """A generation run."""
 
+    # Read by the config itself, as ${data_root}.
+    data_root: Path
     run_identifier: str
     three_d_json_folder: Path
     image_embeddings_folder: Path

@@ -9,6 +9,17 @@ from kyvo.models.weights import HeadStart
 from kyvo.training.loss import Normalization
 
 Precision = Literal["fp32", "bf16_mixed", "bf16"]
+_POSITIVE = (
+    "batch_size",
+    "gradient_accumulation_steps",
+    "epochs",
+    "max_steps",
+    "log_every_n_steps",
+    "validate_every_n_steps",
+    "validation_batches",
+    "save_every_n_steps",
+    "keep_checkpoints",
+)
 
 
 @dataclass(frozen=True)
@@ -20,11 +31,20 @@ class LossConfig:
     normalization: Normalization = "valid"
     head_chunk: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("weight_first_positions", "head_chunk"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, found {getattr(self, name)}")
+        if self.weight <= 0:
+            raise ValueError(f"weight: expected more than 0, found {self.weight}")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """A training run."""
 
+    # Read by the config itself, as ${data_root}.
+    data_root: Path
     output_dir: Path
     vocabulary: str
     codebook: Path
@@ -56,10 +76,16 @@ class TrainingConfig:
     resume: Literal["auto", "never"] = "auto"
 
     def __post_init__(self) -> None:
-        positive = ("batch_size", "gradient_accumulation_steps", "epochs", "log_every_n_steps")
-        for name in (*positive, "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected 1 or more, found {getattr(self, name)}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected 1 or more, found {value}")
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers: expected 0 or more, found {self.num_workers}")
+        if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
+            raise ValueError(
+                f"clip_grad_norm: expected more than 0, or null, found {self.clip_grad_norm}"
+            )
         rounding = self.optimizer.arguments.get("bf16_stochastic_round", False)
         if self.precision == "bf16" and not rounding:
             # Plain bf16 updates round most small steps away.

@@ -1,0 +1,132 @@
+"""From files of a world to the released data set's pretokenised layout.
+
+A world is FOLDER/SPLIT/{images/*.png, scenes/*.json} and, where there are texts,
+FOLDER/SPLIT/texts/NAME.json ({key: text}). Everything streams: memory holds a batch of pictures.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+import torch
+from tqdm import tqdm
+
+from kyvo.data.layout import ReleasedLayout
+from kyvo.errors import InputError
+from kyvo.files import atomic_file, read_json
+from kyvo.images.codec import encode_images
+from kyvo.images.preprocessing import list_pictures, load_pictures
+from kyvo.images.vqgan import VQGAN
+from kyvo.scenes import SceneCodec
+from kyvo.vocabulary import TEXT_END, TEXT_START
+
+ObjectOrder = Literal["file", "far-to-near"]
+
+
+@dataclass(frozen=True)
+class WorldTokenizer:
+    """Turns the splits of a world into pretokenised files.
+
+    Attributes:
+        codec: schema, vocabulary and text tokenizer.
+        vqgan: encodes the pictures.
+        image_size: pictures are resized to this side (pixels) before encoding.
+        object_order: objects as the scene file lists them, or sorted by distance from the
+            camera, which makes the order of a scene's tokens predictable from its picture.
+    """
+
+    codec: SceneCodec
+    vqgan: VQGAN
+    image_size: int
+    object_order: ObjectOrder = "file"
+    batch_size: int = 32
+    device: torch.device | str = "cpu"
+
+    def tokenize_split(self, world: Path, split: str, layout: ReleasedLayout) -> dict[str, int]:
+        """Write the split's image, scene and text files; how many entries of each."""
+        self._check_codes()
+        folder = world / split
+        pictures = list_pictures(folder)
+        counts = {"images": _write_entries(layout.image_file(split), self._images(pictures))}
+        scenes = [folder / "scenes" / f"{path.stem}.json" for path in pictures]
+        counts["scenes"] = _write_entries(layout.scene_file(split), self._scenes(scenes))
+        for path in sorted((folder / "texts").glob("*.json")):
+            texts = read_json(path, "texts")
+            target = layout.text_file(split, path.stem)
+            counts[path.stem] = _write_entries(target, self._texts(path, texts))
+        return counts
+
+    def _check_codes(self) -> None:
+        found, expected = self.vqgan.config.n_embed, self.codec.vocabulary.num_image_codes
+        if found != expected:
+            raise InputError(
+                f"VQGAN: it has {found} codes, but vocabulary '{self.codec.vocabulary.name}' has "
+                f"ids for {expected}. Choose the vocabulary or the VQGAN to match."
+            )
+
+    def _images(self, paths: Sequence[Path]) -> Iterator[tuple[str, Any]]:
+        starts = range(0, len(paths), self.batch_size)
+        for start in tqdm(starts, desc="images", unit="batch", disable=None):
+            part = paths[start : start + self.batch_size]
+            pictures = load_pictures(part, self.image_size)
+            codes = encode_images(self.vqgan, pictures, self.batch_size, self.device)
+            yield from zip((p.name for p in part), codes.reshape(len(part), -1), strict=True)
+
+    def _scenes(self, paths: Sequence[Path]) -> Iterator[tuple[str, Any]]:
+        for path in tqdm(paths, desc="scenes", unit="scene", disable=None):
+            scene = read_json(path, "scene")
+            if not isinstance(scene, dict) or not isinstance(scene.get("objects"), list):
+                raise InputError(f"scene: {path}: expected an object with a list 'objects'.")
+            objects = self._ordered(scene, path)
+            ids = self.codec.encode(objects, str(path))
+            key = scene.get("image_filename", f"{path.stem}.png")
+            yield key, {"token_ids": ids, "string": self.codec.string(objects, str(path))}
+
+    def _ordered(self, scene: dict[str, Any], path: Path) -> list[Any]:
+        if self.object_order == "file":
+            return list(scene["objects"])
+        try:
+            behind = scene["directions"]["behind"]
+            return sorted(
+                scene["objects"], key=lambda item: -float(np.dot(item["3d_coords"], behind))
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"scene: {path}: far-to-near needs 'directions.behind' and '3d_coords': {error}. "
+                "Use the order of the file."
+            ) from None
+
+    def _texts(self, path: Path, texts: Any) -> Iterator[tuple[str, Any]]:
+        if not isinstance(texts, dict) or not all(isinstance(t, str) for t in texts.values()):
+            raise InputError(f"texts: {path}: expected one object of texts by key.")
+        vocabulary = self.codec.vocabulary
+        start, end = vocabulary.marker_id(TEXT_START), vocabulary.marker_id(TEXT_END)
+        for key, text in texts.items():
+            ids = [start, *self.codec.tokenizer.encode(text), end]
+            yield key, {"token_ids": ids, "string": f"{TEXT_START}{text}{TEXT_END}"}
+
+
+def copy_originals(world: Path, split: str, layout: ReleasedLayout) -> None:
+    """Put the split's pictures and scenes where the metric scripts look for them."""
+    for kind in ("images", "scenes"):
+        target = layout.originals / kind
+        target.mkdir(parents=True, exist_ok=True)
+        for path in sorted((world / split / kind).iterdir()):
+            shutil.copyfile(path, target / path.name)
+
+
+def _write_entries(path: Path, entries: Iterable[tuple[str, Any]]) -> int:
+    """Write {key: value} as it comes, one entry a line, all or nothing; the number of entries."""
+    count = 0
+    with atomic_file(path) as temporary, temporary.open("wb") as stream:
+        for key, value in entries:
+            stream.write(b",\n" if count else b"{\n")
+            stream.write(orjson.dumps(key) + b": ")
+            stream.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+            count += 1
+        stream.write(b"\n}\n" if count else b"{}\n")
+    return count

@@ -1,0 +1,73 @@
+"""Tokenise a world of pictures and scenes into the layout of the released data set.
+
+python3 scripts/tokenize_world.py --world FOLDER --vqgan FOLDER --output FOLDER
+"""
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import kyvo.cli
+from kyvo.data.layout import ReleasedLayout
+from kyvo.data.tokenization import WorldTokenizer, copy_originals
+from kyvo.images.checkpoint import load_vqgan
+from kyvo.images.codebook import save_codebook
+from kyvo.scenes import SceneCodec, get_schema
+from kyvo.text import load_text_tokenizer
+from kyvo.training import resolve_device
+from kyvo.vocabulary import get_vocabulary
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, tokenise every split, put the VQGAN and the originals beside."""
+    arguments = _parse(argv)
+    vocabulary = get_vocabulary(arguments.vocabulary)
+    vqgan = load_vqgan(arguments.vqgan)
+    codec = SceneCodec(
+        get_schema(arguments.schema),
+        vocabulary,
+        load_text_tokenizer(arguments.tokenizer, vocabulary),
+    )
+    tokenizer = WorldTokenizer(
+        codec,
+        vqgan,
+        arguments.image_size or vqgan.config.resolution,
+        arguments.object_order,
+        arguments.batch_size,
+        resolve_device(arguments.device),
+    )
+    layout = ReleasedLayout(arguments.output, arguments.dataset)
+    for split in arguments.splits:
+        counts = tokenizer.tokenize_split(arguments.world, split, layout)
+        print(f"{split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
+    for split in arguments.evaluation_splits:
+        copy_originals(arguments.world, split, layout)
+    shutil.copytree(arguments.vqgan, layout.models / arguments.vqgan.name, dirs_exist_ok=True)
+    save_codebook(layout.models / "codebook.npy", vqgan.codebook.detach().cpu().numpy())
+    print(f"written to {arguments.output}")
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--world", type=Path, required=True, help="folder with SPLIT/images and SPLIT/scenes")
+    add("--vqgan", type=Path, required=True, help="VQGAN folder (configs/, checkpoints/)")
+    add("--output", type=Path, required=True, help="root of the tree to write")
+    add("--dataset", default="clevr", help="name of the data set's folders in that tree")
+    add("--splits", nargs="+", default=["train", "test"], help="splits to tokenise")
+    add("--evaluation-splits", nargs="*", default=["test"], help="splits kept for the metrics")
+    add("--vocabulary", default="clevr", help="vocabulary preset")
+    add("--schema", default="clevr", help="scene schema")
+    add("--tokenizer", type=Path, help="text tokenizer file; not needed for 'mini'")
+    add("--image-size", type=int, help="side in pixels; the VQGAN's own if not given")
+    add("--object-order", choices=("file", "far-to-near"), default="file", help="of a scene")
+    add("--batch-size", type=int, default=32, help="pictures encoded at a time")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to encode")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    kyvo.cli.run(main)
