@@ -1,0 +1,160 @@
+"""What rays meet: the nearest surface, and the objects between a point and the lamps.
+
+A ray is tested against an object only if it enters the object's bounding sphere, so the exact
+tests run on short lists of (object, ray) pairs.
+
+Shapes: G scenes, K object slots per scene, L lamps, R rays in S rows of N, P (object, ray) pairs,
+H hits; a leading 3 holds x, y, z.
+"""
+
+import torch
+from torch import Tensor
+
+from kyvo.world.constants import SHAPES
+from kyvo.world.geometry import (
+    CORES,
+    FAR,
+    SPANS,
+    backdrop_distance,
+    backdrop_normal,
+    dot,
+    normalize,
+)
+from kyvo.world.rays import NO_OBJECT, Rays
+from kyvo.world.shading import LampLight, Surface
+from kyvo.world.stage import Solids
+
+NEAR = 1e-3
+"""Metres; a hit closer than this is the surface that the ray has just left."""
+LIFT = 2e-3
+"""Metres by which shadow and mirror rays start above their surface."""
+
+
+def nearest_object(solids: Solids, rays: Rays) -> tuple[Tensor, Tensor]:
+    """Return the distance (R) and the slot (R) of the first object on each ray.
+
+    A ray that meets none gets FAR and NO_OBJECT.
+    """
+    directions_31R = rays.directions_3R[:, None]
+    _, k_P, ray_P = _near_pairs(solids, rays, rays.origins_3R, directions_31R)
+    num_slots = solids.center_3KG.shape[1]
+    slot_P = rays.scenes_R[ray_P] * num_slots + k_P
+    entry_P, exit_P = _pair_spans(
+        solids, slot_P, rays.origins_3R[:, ray_P], rays.directions_3R[:, ray_P]
+    )
+    hit_P = (entry_P < exit_P) & (entry_P > NEAR) & (slot_P != rays.left_R[ray_P])
+    distance_KR = entry_P.new_full((num_slots, len(rays.scenes_R)), FAR)
+    distance_KR[k_P, ray_P] = torch.where(hit_P, entry_P, FAR)
+    distance_R, k_R = distance_KR.min(0)
+    slot_R = rays.scenes_R * num_slots + k_R
+    return distance_R, torch.where(distance_R < FAR, slot_R, NO_OBJECT)
+
+
+def find_surface(solids: Solids, rays: Rays) -> tuple[Tensor, Surface]:
+    """Return how far each ray goes (R; FAR: it leaves the world) and the surface it meets."""
+    to_object_R, slot_R = nearest_object(solids, rays)
+    to_ground_R = backdrop_distance(rays.origins_3R, rays.directions_3R)
+    distance_R = torch.minimum(to_object_R, to_ground_R)
+    point_3R = rays.origins_3R + distance_R * rays.directions_3R
+    slot_R = torch.where(to_object_R < to_ground_R, slot_R, solids.ground)
+    normal_3R = backdrop_normal(point_3R)
+    hit_H = (slot_R != solids.ground).nonzero()[:, 0]
+    normal_3R[:, hit_H] = _object_normals(solids, slot_R[hit_H], point_3R[:, hit_H])
+    normal_3R = _facing(normal_3R, rays.directions_3R)
+    surface = Surface(
+        point_3R,
+        point_3R + LIFT * normal_3R,
+        normal_3R,
+        -rays.directions_3R,
+        solids.albedo_3M.index_select(1, slot_R),
+        solids.metal_M[slot_R],
+        slot_R == solids.ground,
+        slot_R,
+    )
+    return distance_R, surface
+
+
+def lit_lamps(solids: Solids, rays: Rays, surface: Surface, light: LampLight) -> Tensor:
+    """Return which lamps (L, R) reach the surfaces that ``rays`` have met.
+
+    A lamp does not if it stands behind the surface or another object is in between; a surface's
+    own object is convex and never shades it.
+    """
+    lit_LR = light.arriving_LR > 0
+    lamp_P, k_P, ray_P = _near_pairs(solids, rays, surface.lifted_3R, light.direction_3LR, lit_LR)
+    slot_P = rays.scenes_R[ray_P] * solids.center_3KG.shape[1] + k_P
+    lane_P = lamp_P * len(rays.scenes_R) + ray_P
+    entry_P, exit_P = _pair_spans(
+        solids,
+        slot_P,
+        surface.lifted_3R.index_select(1, ray_P),
+        light.direction_3LR.flatten(1).index_select(1, lane_P),
+    )
+    before_lamp_P = entry_P < light.distance_LR.flatten()[lane_P]
+    ahead_P = (entry_P < exit_P) & (exit_P > NEAR)
+    blocked_P = ahead_P & before_lamp_P & (slot_P != surface.slot_R[ray_P])
+    lit_LR.view(-1)[lane_P[blocked_P]] = False
+    return lit_LR
+
+
+def _near_pairs(
+    solids: Solids,
+    rays: Rays,
+    origins_3R: Tensor,
+    directions_3LR: Tensor,
+    wanted_LR: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return lamp (P), object k (P) and ray (P) where a line enters a bounding sphere.
+
+    The lines start at ``origins_3R`` in the scenes of ``rays``, one along each of the directions.
+    """
+    to_center_3KSN = rays.spread(solids.center_3KG) - rays.rows(origins_3R)[:, None]
+    outside_KSN = dot(to_center_3KSN, to_center_3KSN) - rays.spread(solids.reach_KG)
+    directions_3L1SN = rays.rows(directions_3LR)[:, :, None]
+    along_LKSN = dot(to_center_3KSN[:, None], directions_3L1SN).clamp_min_(0)
+    near_LKR = (along_LKSN.square_() > outside_KSN).flatten(2)
+    if wanted_LR is not None:
+        near_LKR &= wanted_LR[:, None]
+    lamp_P, k_P, ray_P = near_LKR.nonzero(as_tuple=True)
+    return lamp_P, k_P, ray_P
+
+
+def _pair_spans(
+    solids: Solids, slot_P: Tensor, origins_3P: Tensor, directions_3P: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return entry and exit distances (P); missed: NaN, or exit < entry."""
+    x, y, radius, cosine, sine = solids.placement_5N.index_select(1, slot_P)
+    centers_3P = torch.stack([x, y, radius])
+    origins_3P = _turn(origins_3P - centers_3P, cosine, -sine) / radius
+    directions_3P = _turn(directions_3P, cosine, -sine) / radius
+    shape_P = solids.shape_N[slot_P]
+    entry_P, exit_P = torch.empty_like(x), torch.empty_like(x)
+    for code, name in enumerate(SHAPES):
+        chosen = (shape_P == code).nonzero()[:, 0]
+        entry_P[chosen], exit_P[chosen] = SPANS[name](
+            origins_3P.index_select(1, chosen), directions_3P.index_select(1, chosen)
+        )
+    return entry_P, exit_P
+
+
+def _object_normals(solids: Solids, slot_H: Tensor, points_3H: Tensor) -> Tensor:
+    """Return the unit normals (3, H) of objects with rounded edges."""
+    x, y, radius, cosine, sine = solids.placement_5N.index_select(1, slot_H)
+    local_3H = _turn(points_3H - torch.stack([x, y, radius]), cosine, -sine) / radius
+    shape_H = solids.shape_N[slot_H]
+    core_3H = torch.empty_like(local_3H)
+    for code, name in enumerate(SHAPES):
+        core_3H = torch.where(shape_H == code, CORES[name](local_3H), core_3H)
+    return _turn(normalize(local_3H - core_3H), cosine, sine)
+
+
+def _turn(vectors_3P: Tensor, cosine_P: Tensor, sine_P: Tensor) -> Tensor:
+    """Turn vectors (3, P) about the z axis."""
+    x, y, z = vectors_3P
+    return torch.stack([cosine_P * x - sine_P * y, sine_P * x + cosine_P * y, z])
+
+
+def _facing(normals_3R: Tensor, directions_3R: Tensor) -> Tensor:
+    """Bend normals that look away from the viewer, as rounded edges do, until they are sideways."""
+    away_R = dot(normals_3R, directions_3R).clamp_min(0)
+    return normalize(normals_3R - away_R * directions_3R)

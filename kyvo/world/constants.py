@@ -1,0 +1,88 @@
+"""The facts of the CLEVR world: words, sizes, camera, lamps, backdrop, materials.
+
+Lengths are metres, angles radians, colours linear RGB. The values are those of the scene file that
+the public CLEVR generator renders (Johnson et al. 2017, https://arxiv.org/abs/1612.06890).
+"""
+
+import math
+from dataclasses import dataclass
+
+COLORS: dict[str, tuple[int, int, int]] = {
+    "gray": (87, 87, 87),
+    "red": (173, 35, 35),
+    "blue": (42, 75, 215),
+    "green": (29, 105, 20),
+    "brown": (129, 74, 25),
+    "purple": (129, 38, 192),
+    "cyan": (41, 208, 208),
+    "yellow": (255, 238, 51),
+}
+"""Colour words; the numbers over 255 are the *linear* albedo."""
+
+SIZES: dict[str, float] = {"large": 0.7, "small": 0.35}
+"""Size words: radius, or half edge of a cube, and so the height of the centre."""
+
+SHAPES = ("cube", "sphere", "cylinder")
+MATERIALS = ("rubber", "metal")
+
+CAMERA = (7.48113155, -6.50763988, 5.34366512)
+"""Where the camera stands before any jitter. It looks at the origin without roll."""
+
+HALF_WIDTH = 32.0 / 2 / 35.0
+"""Half the picture's width at distance 1: a sensor of 32 mm behind a lens of 35 mm."""
+
+ASPECT = 4 / 3
+"""Width over height of the frustum; a square picture shows it squeezed."""
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """A square lamp that looks at the origin.
+
+    Attributes:
+        name: its key under ``scene["world"]["lamps"]``.
+        position: its centre, before any jitter.
+        edge: length of its sides.
+        color: linear RGB.
+        watts: radiant flux; a surface that faces it at distance d receives watts / (pi d^2).
+        in_mirrors: whether metals show it as a bright square. If not, they get a sharp highlight.
+    """
+
+    name: str
+    position: tuple[float, float, float]
+    edge: float
+    color: tuple[float, float, float]
+    watts: float
+    in_mirrors: bool = True
+
+
+LAMPS = (
+    Lamp("key", (6.44671, -2.90517, 4.2584), 0.5, (1.0, 0.93231, 0.81666), 78.5398),
+    Lamp("fill", (-4.67112, -4.0136, 3.01122), 0.5, (0.76167, 0.81772, 1.0), 23.5619),
+    Lamp("back", (-1.1685, 2.64602, 5.81574), 1.0, (1.0, 1.0, 1.0), 39.2699),
+)
+"""The lamps that a scene may move."""
+
+SUN_DISTANCE = 1e4
+SUN = Lamp(
+    "sun",
+    (0.4145 * SUN_DISTANCE, -0.1946 * SUN_DISTANCE, 0.8890 * SUN_DISTANCE),
+    0.1 * SUN_DISTANCE,
+    (1.0, 1.0, 1.0),
+    0.45 * math.pi * SUN_DISTANCE**2,
+    in_mirrors=False,
+)
+"""A sun of irradiance 0.45 and soft size 0.1: a lamp so far away that its rays are parallel."""
+
+GROUND_ALBEDO = 0.8
+
+BACKDROP_AXIS = (-0.9032, 0.4292)
+"""The horizontal direction in which the ground rises."""
+BACKDROP_OFFSET = 14.0
+BACKDROP_HEIGHT = 1.5
+BACKDROP_GROWTH = 0.42
+BACKDROP_WALL = 4.6
+"""With u = dot(position, axis) - OFFSET the ground stands at HEIGHT exp(GROWTH u) / (1 - u / WALL).
+
+It is a millimetre high near the origin and becomes a vertical wall at u = WALL.
+"""

@@ -1,0 +1,66 @@
+"""Which objects may stand side by side: CLEVR's distance rules, and footprints that don't touch.
+
+All lengths are metres on the ground plane, angles radians.
+"""
+
+import math
+from dataclasses import dataclass
+
+from kyvo.world.camera import DIRECTIONS
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The shadow of an object at noon: a disc, or a square of half edge ``radius``, turned."""
+
+    x: float
+    y: float
+    radius: float
+    square: bool
+    rotation: float
+
+
+def may_stand(new: Footprint, old: Footprint, min_distance: float, margin: float) -> bool:
+    """Whether CLEVR's rules allow both.
+
+    Their radii leave a gap of ``min_distance``; seen along right and along behind they are at
+    least ``margin`` apart, so that every relation is clear; and they do not touch, which the gap
+    alone does not ensure for the corners of cubes.
+    """
+    x, y = new.x - old.x, new.y - old.y
+    if math.hypot(x, y) - new.radius - old.radius < min_distance:
+        return False
+    axes = (DIRECTIONS["right"], DIRECTIONS["behind"])
+    if any(abs(x * axis[0] + y * axis[1]) < margin for axis in axes):
+        return False
+    return not footprints_touch(new, old)
+
+
+def footprints_touch(first: Footprint, second: Footprint) -> bool:
+    """Whether two footprints have a point in common."""
+    if first.square and second.square:
+        return not (_edge_separates(first, second) or _edge_separates(second, first))
+    if first.square:
+        return _square_touches_disc(first, second)
+    if second.square:
+        return _square_touches_disc(second, first)
+    return math.hypot(first.x - second.x, first.y - second.y) <= first.radius + second.radius
+
+
+def _edge_separates(square: Footprint, other: Footprint) -> bool:
+    """Separating axes: whether a line along an edge of ``square`` keeps two squares apart."""
+    turn = other.rotation - square.rotation
+    extent = other.radius * (abs(math.cos(turn)) + abs(math.sin(turn)))
+    return max(map(abs, _seen_from(square, other))) > square.radius + extent
+
+
+def _square_touches_disc(square: Footprint, disc: Footprint) -> bool:
+    beyond = (max(abs(offset) - square.radius, 0.0) for offset in _seen_from(square, disc))
+    return math.hypot(*beyond) <= disc.radius
+
+
+def _seen_from(square: Footprint, other: Footprint) -> tuple[float, float]:
+    """Return the centre of ``other`` in the axes of ``square``."""
+    x, y = other.x - square.x, other.y - square.y
+    cosine, sine = math.cos(square.rotation), math.sin(square.rotation)
+    return cosine * x + sine * y, cosine * y - sine * x

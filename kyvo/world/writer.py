@@ -1,0 +1,239 @@
+"""A world on disk: pictures and scenes in numbered files, made by several processes.
+
+    FOLDER/world.json
+    FOLDER/SPLIT/images/CLEVR_SPLIT_000000.png
+    FOLDER/SPLIT/scenes/CLEVR_SPLIT_000000.json
+
+Every file depends on the options and its own number alone, so a run can stop anywhere and go on.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from kyvo.errors import InputError
+from kyvo.files import atomic_file, check_output_name, read_json, write_json
+from kyvo.world.sampler import SceneOptions, image_filename, sample_scene
+from kyvo.world.tracer import find_device, render
+
+PNG_COMPRESSION = 3
+"""Three times as fast as Pillow's default of 6, files a tenth larger."""
+
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
+"""Tells glibc in the workers to keep the memory of freed tensors.
+
+Otherwise a third of their time goes into page faults.
+"""
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """Everything that decides the bytes of a world's files."""
+
+    scenes: SceneOptions
+    samples_per_pixel: int = 4
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class WorldSummary:
+    """What a run has done: scenes made, scenes that were there already, seconds."""
+
+    folder: Path
+    num_made: int
+    num_found: int
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = self.num_made / self.seconds if self.seconds else 0.0
+        return (
+            f"{self.num_made + self.num_found} scenes in {self.folder}: {self.num_made} made in "
+            f"{self.seconds:.1f} s, {rate:.1f} images/s; {self.num_found} were there already"
+        )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    split: str
+    indices: tuple[int, ...]
+
+
+def parse_splits(texts: Sequence[str]) -> dict[str, int]:
+    """Read splits such as "train:4000".
+
+    Raises:
+        InputError: not NAME:COUNT, a name that is no file name, or one that comes twice.
+    """
+    splits: dict[str, int] = {}
+    for text in texts:
+        name, colon, count = text.rpartition(":")
+        if not (colon and count.isascii() and count.isdigit()):
+            raise InputError(f"split {text!r}: expected NAME:COUNT, such as train:4000.")
+        if check_output_name(name, "name of a split") in splits:
+            raise InputError(f"split {name!r} is given twice. Give each split once.")
+        splits[name] = int(count)
+    return splits
+
+
+def write_world(
+    folder: Path | str,
+    splits: Mapping[str, int],
+    options: WorldOptions,
+    device: str = "cpu",
+    workers: int = 0,
+    batch_size: int = 16,
+) -> WorldSummary:
+    """Write ``splits`` (name to number of scenes) into ``folder``; go on where an older run ended.
+
+    The files are the same for any ``workers``, ``batch_size`` and order.
+
+    Args:
+        folder: made if it does not exist.
+        splits: scenes of each split.
+        options: of the world; an existing folder must have been made with the same.
+        device: where pictures are rendered.
+        workers: processes with one thread each; 0 works in this one.
+        batch_size: scenes that a worker takes at a time.
+
+    Raises:
+        InputError: the folder holds something else, or an option is impossible.
+    """
+    if batch_size < 1 or workers < 0 or options.samples_per_pixel < 1:
+        raise InputError(
+            f"world: batch size {batch_size}, workers {workers}, samples per pixel "
+            f"{options.samples_per_pixel}. Expected at least 1, 0 and 1."
+        )
+    find_device(device)
+    folder = Path(folder)
+    _claim(folder, options)
+    start = time.monotonic()
+    batches = list(_missing(folder, splits, batch_size))
+    num_missing = sum(len(batch.indices) for batch in batches)
+    write = partial(_write_batch, folder, options, device)
+    with tqdm(total=num_missing, unit="scene", desc=str(folder)) as bar, _mapping(workers) as run:
+        for num_written in run(write, batches):
+            bar.update(num_written)
+    num_found = sum(splits.values()) - num_missing
+    return WorldSummary(folder, num_missing, num_found, time.monotonic() - start)
+
+
+def _claim(folder: Path, options: WorldOptions) -> None:
+    """Note the options in the folder, or check that they are those it was made with."""
+    record = folder / "world.json"
+    wanted = asdict(options)
+    if record.exists():
+        _check_same(record, read_json(record, "options of the world"), wanted)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"{folder} is not empty and has no world.json: it is not a world. "
+            "Choose a new folder for --output."
+        )
+    else:
+        write_json(record, wanted)
+
+
+def _check_same(record: Path, found: Any, wanted: dict[str, Any]) -> None:
+    old, new = _flat(found), _flat(wanted)
+    different = [
+        f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if different:
+        raise InputError(
+            f"{record}: the folder was made with other options: {'; '.join(different)}. "
+            "Use the same options, or another folder."
+        )
+
+
+def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(options, dict):
+        return {prefix.removesuffix("."): options}
+    parts = (_flat(value, f"{prefix}{key}.") for key, value in options.items())
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def _paths(folder: Path, split: str, index: int) -> tuple[Path, Path]:
+    image = folder / split / "images" / image_filename(split, index)
+    return image, (folder / split / "scenes" / image.name).with_suffix(".json")
+
+
+def _missing(folder: Path, splits: Mapping[str, int], batch_size: int) -> Iterator[_Batch]:
+    """Yield the scenes that lack a picture or a scene file."""
+    for split, count in splits.items():
+        indices = [
+            index
+            for index in range(count)
+            if not all(path.is_file() for path in _paths(folder, split, index))
+        ]
+        for start in range(0, len(indices), batch_size):
+            yield _Batch(split, tuple(indices[start : start + batch_size]))
+
+
+@contextmanager
+def _mapping(workers: int) -> Iterator[Callable[..., Iterator[int]]]:
+    """Yield a ``map`` that works in this process, or in ``workers`` new ones.
+
+    New processes are spawned: a fork may copy the locks of torch's threads.
+    """
+    if workers == 0:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _start_worker)
+    try:
+        with _environment(KEEP_MEMORY):
+            yield pool.map
+    except BrokenProcessPool:
+        raise InputError(
+            f"a worker process was killed, perhaps for memory. Run again with fewer than "
+            f"{workers} workers or a smaller batch: finished scenes are kept."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Give settings to the processes started meanwhile, except those that the user has chosen."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, which lets batches finish, and cores to the other workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _write_batch(folder: Path, options: WorldOptions, device: str, batch: _Batch) -> int:
+    """Write the files of a batch and return how many scenes that were."""
+    scenes = [
+        sample_scene(index, batch.split, options.seed, options.scenes) for index in batch.indices
+    ]
+    size = (options.scenes.height, options.scenes.width)
+    pictures = render(scenes, *size, options.samples_per_pixel, device, options.seed)
+    for scene, picture in zip(scenes, pictures, strict=True):
+        image_path, scene_path = _paths(folder, batch.split, scene["image_index"])
+        with atomic_file(image_path, durable=False) as temporary:
+            Image.fromarray(picture).save(temporary, "PNG", compress_level=PNG_COMPRESSION)
+        write_json(scene_path, scene, durable=False)
+    return len(scenes)

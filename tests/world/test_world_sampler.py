@@ -1,0 +1,172 @@
+"""Sampled scenes against an independent reading of CLEVR's rules."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kyvo.errors import InputError
+from kyvo.world import COLORS, MATERIALS, SHAPES, SIZES, SceneOptions, sample_scene
+from kyvo.world.placement import Footprint, footprints_touch
+from kyvo.world.tracer import visible_shares
+
+RIGHT, BEHIND = (0.65631, 0.75449), (-0.75449, 0.65631)
+FEW = SceneOptions(min_objects=2, max_objects=6)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[dict]:
+    return [sample_scene(index, "train", 3, FEW) for index in range(100)]
+
+
+def outline(footprint: Footprint, count: int = 200) -> np.ndarray:
+    """Points (N, 2) on the rim of a footprint."""
+    steps = np.linspace(0, 2 * math.pi, count, endpoint=False)
+    ring = np.stack([np.cos(steps), np.sin(steps)], 1)
+    if footprint.square:
+        ring /= abs(ring).max(1, keepdims=True)
+    cosine, sine = math.cos(footprint.rotation), math.sin(footprint.rotation)
+    turned = ring @ np.array([[cosine, sine], [-sine, cosine]])
+    return turned * footprint.radius + (footprint.x, footprint.y)
+
+
+def covers(footprint: Footprint, points: np.ndarray) -> bool:
+    offset = points - (footprint.x, footprint.y)
+    cosine, sine = math.cos(footprint.rotation), math.sin(footprint.rotation)
+    local = offset @ np.array([[cosine, -sine], [sine, cosine]])
+    reach = abs(local).max(1) if footprint.square else np.linalg.norm(local, axis=1)
+    return bool((reach <= footprint.radius).any())
+
+
+def footprint_of(item: dict) -> Footprint:
+    x, y, radius = item["3d_coords"]
+    return Footprint(x, y, radius, item["shape"] == "cube", item["rotation"])
+
+
+def test_placement_rules_hold(scenes: list[dict]) -> None:
+    for scene in scenes:
+        for one, other in itertools.combinations(scene["objects"], 2):
+            offset = np.subtract(one["3d_coords"], other["3d_coords"])[:2]
+            gap = np.linalg.norm(offset) - SIZES[one["size"]] - SIZES[other["size"]]
+            assert gap >= 0.25
+            assert abs(offset @ RIGHT) > 0.3999
+            assert abs(offset @ BEHIND) > 0.3999
+            first, second = footprint_of(one), footprint_of(other)
+            assert not covers(first, outline(second))
+            assert not covers(second, outline(first))
+
+
+def test_objects_have_known_words_and_stand_on_the_ground(scenes: list[dict]) -> None:
+    counts = [len(scene["objects"]) for scene in scenes]
+    assert set(counts) == {2, 3, 4, 5, 6}
+    items = [item for scene in scenes for item in scene["objects"]]
+    for item in items:
+        assert item["3d_coords"][2] == SIZES[item["size"]]
+        assert max(map(abs, item["3d_coords"][:2])) <= 3
+        assert 0 <= item["rotation"] <= 360
+        column, row, depth = item["pixel_coords"]
+        assert 0 <= column < 256
+        assert 0 <= row < 256
+        assert 4 < depth < 18
+    for field, words in zip(
+        ("size", "color", "material", "shape"), (SIZES, COLORS, MATERIALS, SHAPES), strict=True
+    ):
+        assert {item[field] for item in items} == set(words)
+
+
+def test_camera_and_lamps_stay_within_their_jitter(scenes: list[dict]) -> None:
+    cameras = np.array([scene["world"]["camera"] for scene in scenes])
+    offsets = cameras - (7.48113, -6.50764, 5.34367)
+    assert 0.45 < abs(offsets).max() <= 0.50001
+    keys = np.array([scene["world"]["lamps"]["key"] for scene in scenes])
+    assert 0.9 < abs(keys - (6.44671, -2.90517, 4.2584)).max() <= 1.00001
+
+
+def test_every_object_is_visible_enough(scenes: list[dict]) -> None:
+    assert min(min(visible_shares(scene)) for scene in scenes[:30]) >= 0.0026
+
+
+def test_relationships_agree_with_a_naive_reading(scenes: list[dict]) -> None:
+    for scene in scenes[:30]:
+        for name, lists in scene["relationships"].items():
+            direction = scene["directions"][name]
+            for i, one in enumerate(scene["objects"]):
+                expected = [
+                    j
+                    for j, other in enumerate(scene["objects"])
+                    if j != i
+                    and np.dot(np.subtract(other["3d_coords"], one["3d_coords"]), direction) > 0.2
+                ]
+                assert lists[i] == expected
+        left, right = scene["relationships"]["left"], scene["relationships"]["right"]
+        assert all(j in right[i] for j, row in enumerate(left) for i in row)
+
+
+def test_a_scene_depends_on_its_number_alone() -> None:
+    alone = json.dumps(sample_scene(7, "val", 1, FEW))
+    sample_scene(6, "val", 1, FEW)
+    assert json.dumps(sample_scene(7, "val", 1, FEW)) == alone
+    others = [sample_scene(8, "val", 1, FEW), sample_scene(7, "val", 2, FEW)]
+    others.append(sample_scene(7, "test", 1, FEW))
+    coordinates = {scene["objects"][0]["3d_coords"][0] for scene in others}
+    assert len(coordinates | {json.loads(alone)["objects"][0]["3d_coords"][0]}) == 4
+
+
+def test_names_are_clevrs() -> None:
+    scene = sample_scene(12, "val", 0, FEW)
+    assert scene["image_filename"] == "CLEVR_val_000012.png"
+    assert (scene["split"], scene["image_index"]) == ("val", 12)
+    assert set(scene["directions"]) == {"left", "right", "front", "behind", "above", "below"}
+    assert set(scene["relationships"]) == {"left", "right", "front", "behind"}
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.tuples(*[st.floats(-1.5, 1.5)] * 2),
+    st.sampled_from([0.35, 0.7]),
+    st.tuples(st.booleans(), st.booleans()),
+    st.tuples(*[st.floats(0, 360)] * 2),
+)
+def test_footprints_touch_when_their_points_do(
+    center: tuple[float, float],
+    radius: float,
+    squares: tuple[bool, bool],
+    rotations: tuple[float, float],
+) -> None:
+    first = Footprint(0.0, 0.0, 0.7, squares[0], rotations[0])
+    second = Footprint(*center, radius, squares[1], rotations[1])
+    larger, smaller = (
+        Footprint(second.x, second.y, radius * scale, second.square, second.rotation)
+        for scale in (1.05, 0.95)
+    )
+    if covers(first, outline(second)) or covers(second, outline(first)):
+        assert footprints_touch(first, larger)
+        assert footprints_touch(larger, first)
+    else:
+        assert not footprints_touch(first, smaller)
+        assert not footprints_touch(smaller, first)
+
+
+def test_corners_of_turned_cubes_touch_although_their_radii_do_not() -> None:
+    first = Footprint(0.0, 0.0, 0.7, True, math.pi / 4)
+    assert footprints_touch(first, Footprint(1.9, 0.0, 0.7, True, math.pi / 4))
+    assert not footprints_touch(first, Footprint(1.9, 0.0, 0.7, True, 0.0))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"min_objects": 0}, {"min_objects": 5, "max_objects": 4}, {"camera_jitter": -1}, {"width": 0}],
+)
+def test_impossible_options_are_refused(options: dict) -> None:
+    with pytest.raises(InputError, match="Expected"):
+        SceneOptions(**options)
+
+
+def test_a_crowd_without_room_is_refused() -> None:
+    options = SceneOptions(min_objects=5, max_objects=5, extent=0.5)
+    with pytest.raises(InputError, match="5 objects found no place"):
+        sample_scene(0, "train", 0, options)

@@ -1,0 +1,104 @@
+"""Files of a world: the same bytes however they are made, resumable, guarded against mixing."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kyvo.errors import InputError
+from kyvo.world import SceneOptions, render, sample_scene
+from kyvo.world.writer import WorldOptions, parse_splits, write_world
+
+SCENES = SceneOptions(min_objects=1, max_objects=3, height=16, width=16)
+OPTIONS = WorldOptions(SCENES, samples_per_pixel=1, seed=4)
+SCRIPT = Path(__file__).parents[2] / "scripts" / "make_world.py"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_bytes_do_not_depend_on_workers_and_batches(tmp_path: Path) -> None:
+    splits = {"train": 5, "test": 2}
+    for name, workers, batch_size in (("a", 0, 1), ("b", 0, 4), ("c", 2, 3)):
+        write_world(tmp_path / name, splits, OPTIONS, workers=workers, batch_size=batch_size)
+    first = contents(tmp_path / "a")
+    assert first == contents(tmp_path / "b") == contents(tmp_path / "c")
+    assert len(first) == 1 + 2 * 7
+
+
+def test_files_hold_the_scene_and_its_picture(tmp_path: Path) -> None:
+    write_world(tmp_path, {"val": 2}, OPTIONS)
+    scene = json.loads((tmp_path / "val/scenes/CLEVR_val_000001.json").read_text())
+    sampled = sample_scene(1, "val", 4, SCENES)
+    assert scene == json.loads(json.dumps(sampled))
+    picture = np.asarray(Image.open(tmp_path / "val/images/CLEVR_val_000001.png"))
+    assert (picture == render([scene], 16, 16, 1, seed=4)[0]).all()
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    write_world(tmp_path, {"train": 4}, OPTIONS)
+    complete = contents(tmp_path)
+    kept = tmp_path / "train/images/CLEVR_train_000000.png"
+    stamp = kept.stat().st_mtime_ns
+    (tmp_path / "train/images/CLEVR_train_000001.png").unlink()
+    (tmp_path / "train/scenes/CLEVR_train_000003.json").unlink()
+    summary = write_world(tmp_path, {"train": 4}, OPTIONS)
+    assert (summary.num_made, summary.num_found) == (2, 2)
+    assert contents(tmp_path) == complete
+    assert kept.stat().st_mtime_ns == stamp
+    assert write_world(tmp_path, {"train": 5}, OPTIONS).num_made == 1
+
+
+def test_other_options_are_refused_with_both_values(tmp_path: Path) -> None:
+    write_world(tmp_path, {"train": 1}, OPTIONS)
+    before = contents(tmp_path)
+    other = WorldOptions(SceneOptions(min_objects=2, max_objects=3, height=16, width=16), 1, 5)
+    with pytest.raises(
+        InputError, match=r"min_objects was 1 and is now 2; seed was 4 and is now 5"
+    ):
+        write_world(tmp_path, {"train": 1}, other)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_that_is_no_world_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "holiday.txt").write_text("sea")
+    with pytest.raises(InputError, match=r"no world\.json"):
+        write_world(tmp_path, {"train": 1}, OPTIONS)
+    assert contents(tmp_path) == {"holiday.txt": b"sea"}
+
+
+def test_splits_are_read_and_checked() -> None:
+    assert parse_splits(["train:4000", "test:0"]) == {"train": 4000, "test": 0}
+    for bad in (["train"], ["train:"], ["train:-1"], ["a/b:3"], [":3"], ["a:1", "a:2"]):
+        with pytest.raises(InputError):
+            parse_splits(bad)
+
+
+def test_impossible_numbers_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for options, numbers in (
+        (OPTIONS, {"batch_size": 0}),
+        (OPTIONS, {"workers": -1}),
+        (OPTIONS, {"device": "abacus"}),
+        (WorldOptions(SCENES, samples_per_pixel=0), {}),
+    ):
+        with pytest.raises(InputError):
+            write_world(tmp_path / "new", {"train": 1}, options, **numbers)
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command_writes_a_world_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = "--splits train:2 --image-size 16 --samples-per-pixel 1 --min-objects 1 --max-objects 2"
+    main = runpy.run_path(str(SCRIPT))["main"]
+    main(["--output", str(tmp_path / "w"), "--workers", "0", *flags.split()])
+    assert f"2 scenes in {tmp_path / 'w'}: 2 made" in capsys.readouterr().out
+    assert len(list((tmp_path / "w/train/images").glob("*.png"))) == 2
