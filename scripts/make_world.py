@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 import kyvo.cli
-from kyvo.world.sampler import SceneOptions
+from kyvo.world.sampler import WORDS, SceneOptions
 from kyvo.world.writer import WorldOptions, parse_splits, write_world
 
 
@@ -36,6 +36,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--max-objects", type=int, default=10, help="most objects of a scene")
     add("--camera-jitter", type=float, default=0.5, help="metres the camera moves along each axis")
     add("--lamp-jitter", type=float, default=1.0, help="metres the lamps move along each axis")
+    for name, words in WORDS.items():
+        add(f"--{name}", nargs="+", default=words, choices=words, help=f"{name} of the objects")
     add("--seed", type=int, default=0, help="of scenes and noise")
     add("--workers", type=int, default=os.cpu_count(), help="processes; 0: only this one")
     add("--device", default="cpu", help="where pictures are rendered: cpu or cuda")
@@ -53,6 +55,10 @@ def main(argv: Sequence[str]) -> None:
         lamp_jitter=arguments.lamp_jitter,
         height=arguments.image_size,
         width=arguments.image_size,
+        sizes=tuple(arguments.sizes),
+        colors=tuple(arguments.colors),
+        shapes=tuple(arguments.shapes),
+        materials=tuple(arguments.materials),
     )
     summary = write_world(
         arguments.output,

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from kyvo.data import Batch
 from kyvo.models import KyvoModel
 
-Normalization = Literal["valid", "reference"]
+Normalization = Literal["valid", "sample", "reference"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ def loss_weight(batch: Batch, normalization: Normalization) -> float:
     """What ``LossSums.total`` of ``batch`` is to be divided by.
 
     "valid": the summed weight of its labels: a proper weighted mean over labels.
+    "sample": the number of rows; each row is a weighted mean over its labels, so that in mixed
+    training a short scene counts as much as an image.
     "reference": the number of rows; each row is a weighted mean over *all* its positions with
     ignored ones counted as zero loss of weight one (formats of the released code).
     """
-    if normalization == "reference":
-        return float(len(batch.keys))
-    return float(batch.weights_N.sum())
+    if normalization == "valid":
+        return float(batch.weights_N.sum())
+    return float(len(batch.keys))
 
 
 def language_loss(
@@ -56,10 +58,7 @@ def language_loss(
     """
     hidden_BLD = model.hidden(batch.tokens_BL)
     hidden_ND = hidden_BLD.flatten(0, 1).index_select(0, batch.positions_N)
-    weights_N = batch.weights_N
-    if normalization == "reference":
-        rows_N = batch.positions_N // batch.tokens_BL.shape[1]
-        weights_N = weights_N / batch.row_weights_B[rows_N]
+    weights_N = _normalised_weights(batch, normalization)
     total = hidden_ND.new_zeros((), dtype=torch.float32)
     correct = torch.zeros((), dtype=torch.int64, device=hidden_ND.device)
     for part in _slices(len(hidden_ND), chunk):
@@ -70,6 +69,17 @@ def language_loss(
             loss, hits = _head_loss(*arguments)
         total, correct = total + loss, correct + hits
     return LossSums(total, correct)
+
+
+def _normalised_weights(batch: Batch, normalization: Normalization) -> Tensor:
+    """Each label's weight within its row, unless rows do not matter."""
+    if normalization == "valid":
+        return batch.weights_N
+    rows_N = batch.positions_N // batch.tokens_BL.shape[1]
+    totals_B = batch.row_weights_B
+    if normalization == "sample":
+        totals_B = torch.zeros_like(totals_B).index_add(0, rows_N, batch.weights_N)
+    return batch.weights_N / totals_B[rows_N]
 
 
 def _head_loss(

@@ -17,6 +17,13 @@ MAX_STARTS = 2000
 """Starts of a scene before its options are called impossible."""
 RELATION_GAP = 0.2
 """Metres along a direction from which one object counts as left of (behind, ...) another."""
+WORDS = {
+    "sizes": tuple(SIZES),
+    "colors": tuple(COLORS),
+    "shapes": SHAPES,
+    "materials": MATERIALS,
+}
+"""All words of every attribute."""
 RELATIONS = ("left", "right", "front", "behind")
 
 
@@ -35,6 +42,7 @@ class SceneOptions:
         lamp_jitter: the lamps likewise.
         height: of the picture that ``pixel_coords`` refer to (pixels).
         width: likewise.
+        sizes, colors, shapes, materials: words that objects draw from; fewer make an easier world.
     """
 
     min_objects: int = 3
@@ -47,8 +55,19 @@ class SceneOptions:
     lamp_jitter: float = 1.0
     height: int = 256
     width: int = 256
+    sizes: tuple[str, ...] = tuple(SIZES)
+    colors: tuple[str, ...] = tuple(COLORS)
+    shapes: tuple[str, ...] = SHAPES
+    materials: tuple[str, ...] = MATERIALS
 
     def __post_init__(self) -> None:
+        for name, known in WORDS.items():
+            words = getattr(self, name)
+            if not words or not set(words) <= set(known):
+                raise InputError(
+                    f"scene options: {name} {' '.join(words)!r}: expected one or more of "
+                    f"{', '.join(known)}."
+                )
         if not 1 <= self.min_objects <= self.max_objects:
             raise InputError(
                 f"scene options: min_objects {self.min_objects}, max_objects {self.max_objects}. "
@@ -119,7 +138,7 @@ def _draw_objects(random: Random, count: int, options: SceneOptions) -> list[dic
     footprints: list[Footprint] = []
     objects: list[dict[str, Any]] = []
     while len(objects) < count:
-        size, shape = random.choice(list(SIZES)), random.choice(SHAPES)
+        size, shape = random.choice(options.sizes), random.choice(options.shapes)
         footprint = _find_place(random, SIZES[size], shape == "cube", footprints, options)
         if footprint is None:
             break
@@ -127,8 +146,8 @@ def _draw_objects(random: Random, count: int, options: SceneOptions) -> list[dic
         objects.append(
             {
                 "size": size,
-                "color": random.choice(list(COLORS)),
-                "material": random.choice(MATERIALS),
+                "color": random.choice(options.colors),
+                "material": random.choice(options.materials),
                 "shape": shape,
                 "3d_coords": [footprint.x, footprint.y, footprint.radius],
                 "rotation": footprint.rotation,

@@ -1,0 +1,105 @@
+"""Generated image embeddings on disk to pictures.
+
+``FOLDER/R/{generated,ground_truth}_image_tokens_R_KEY_I.npy``, codebook vectors float32
+(C, h, w), become ``OUTPUT/{GENERATED,GROUNDTRUTH}/{generated,ground_truth}_STEM.png``.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from kyvo.errors import InputError
+from kyvo.files import atomic_file, read_array
+from kyvo.images.preprocessing import to_uint8
+from kyvo.images.vqgan import VQGAN
+
+_FOLDERS = {"generated": "GENERATED", "ground_truth": "GROUNDTRUTH"}
+
+
+@dataclass(frozen=True)
+class EmbeddingFile:
+    """One file of image embeddings and the picture that it becomes."""
+
+    path: Path
+    kind: str
+    stem: str
+
+    def picture(self, output: Path) -> Path:
+        """Where the decoded picture goes."""
+        return output / _FOLDERS[self.kind] / f"{self.kind}_{self.stem}.png"
+
+
+def find_vqgan(folder: Path) -> Path:
+    """The VQGAN run folder in ``folder`` (or ``folder`` itself), told by its checkpoint.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    found = [path.parents[1] for path in folder.glob("**/checkpoints/last.ckpt")]
+    if len(found) != 1:
+        listed = ", ".join(str(path) for path in sorted(found)) or "none"
+        raise InputError(
+            f"VQGAN: {folder}: expected one folder with checkpoints/last.ckpt, found {listed}."
+        )
+    return found[0]
+
+
+def find_embeddings(folder: Path) -> list[EmbeddingFile]:
+    """The embedding files of a run's ``folder``, whose name is the run identifier.
+
+    The stem is the key up to ``.png``. What follows it (ObjaWorld's environment) is kept, since
+    two keys may differ in nothing else; the released code drops it and loses one of the two.
+
+    Raises:
+        InputError: no such folder, no such files, or two files of one name.
+    """
+    run = re.escape(folder.name)
+    pattern = re.compile(rf"(generated|ground_truth)_image_tokens_{run}_(.+)_(\d+)\.npy")
+    matches = [(pattern.fullmatch(path.name), path) for path in sorted(folder.glob("*.npy"))]
+    files = [EmbeddingFile(path, m[1], m[2].replace(".png", "", 1)) for m, path in matches if m]
+    if not files:
+        raise InputError(
+            f"image embeddings: {folder}: no files named generated_image_tokens_"
+            f"{folder.name}_KEY_INDEX.npy. Give the folder that generate_3d.py wrote."
+        )
+    seen: dict[tuple[str, str], Path] = {}
+    for file in files:
+        other = seen.setdefault((file.kind, file.stem), file.path)
+        if other != file.path:
+            raise InputError(f"image embeddings: {other} and {file.path.name} are the same image.")
+    return files
+
+
+def decode_embeddings(
+    model: VQGAN, files: Sequence[EmbeddingFile], output: Path, batch_size: int, device: str
+) -> int:
+    """Decode every file into its picture under ``output``; the number of pictures."""
+    model = model.eval().to(device)
+    starts = range(0, len(files), batch_size)
+    for start in tqdm(starts, desc="decoding", unit="batch", disable=None):
+        part = files[start : start + batch_size]
+        vectors_BCHW = np.stack([_read(file.path, model) for file in part])
+        with torch.inference_mode():
+            images_BCHW = model.decode_embeddings(torch.from_numpy(vectors_BCHW).to(device))
+        for file, picture_HWC in zip(part, to_uint8(images_BCHW), strict=True):
+            with atomic_file(file.picture(output), durable=False) as temporary:
+                Image.fromarray(picture_HWC).save(temporary, format="PNG", compress_level=3)
+    return len(files)
+
+
+def _read(path: Path, model: VQGAN) -> np.ndarray:
+    array = read_array(path, "image embeddings")
+    side, width = model.config.codes_per_side, model.config.embed_dim
+    expected = (width, side, side)
+    if array.shape != expected or array.dtype != np.float32 or not np.isfinite(array).all():
+        raise InputError(
+            f"image embeddings: {path}: found {array.dtype} {array.shape}, expected finite "
+            f"float32 {expected}. Is this the VQGAN that the images were tokenised with?"
+        )
+    return array

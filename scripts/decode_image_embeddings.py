@@ -1,0 +1,44 @@
+"""Decode generated image embeddings into pictures with a VQGAN.
+
+    python3 scripts/decode_image_embeddings.py --vqgan_type clevr --folder_path FOLDER \\
+        --image_output_path FOLDER
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import kyvo.cli
+from kyvo.images.checkpoint import load_vqgan
+from kyvo.images.embedding_files import decode_embeddings, find_embeddings, find_vqgan
+from kyvo.training import resolve_device
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, decode, print where the pictures are."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--vqgan_type", required=True, help="data set whose VQGAN decodes, such as clevr")
+    add("--folder_path", type=Path, required=True, help="image embeddings of a run")
+    add("--image_output_path", type=Path, required=True, help="folder for the pictures")
+    add(
+        "--vqgan_root",
+        type=Path,
+        default=Path("./kyvo-datasets-and-codebooks/vqgan-models-and-codebooks"),
+        help="folder with one folder of VQGANs per data set",
+    )
+    add("--batch_size", type=int, default=32, help="pictures decoded at a time")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to decode")
+    arguments = parser.parse_args(argv)
+    files = find_embeddings(arguments.folder_path)
+    model = load_vqgan(find_vqgan(arguments.vqgan_root / arguments.vqgan_type))
+    device = str(resolve_device(arguments.device))
+    output = arguments.image_output_path
+    count = decode_embeddings(model, files, output, arguments.batch_size, device)
+    print(f"{count} pictures in {output}/GENERATED and {output}/GROUNDTRUTH")
+
+
+if __name__ == "__main__":
+    kyvo.cli.run(main)
