@@ -33,6 +33,7 @@ from kyvo.training import (
     build_model,
     build_optimizer,
     check_fingerprint,
+    check_lengths,
     fingerprint,
     folder_lock,
     language_loss,
@@ -44,6 +45,7 @@ from kyvo.training import (
     resolve_device,
     restore_optimizer,
     restore_random_state,
+    restore_scheduler,
     save_checkpoint,
 )
 from kyvo.vocabulary import get_vocabulary
@@ -77,7 +79,10 @@ class FullFinetuneRecipeSingleDevice3D:
             if config.lr_scheduler
             else None
         )
+        for dataset in filter(None, (self.dataset, self.validation)):
+            check_lengths(dataset, self.model.max_seq_len)
         self.fingerprint = fingerprint(config, len(self.dataset))
+        self.meter = StepMeter(self.total_steps, self.step)
         self._resume()
         if config.compile:
             for layer in self.model.layers:
@@ -93,16 +98,15 @@ class FullFinetuneRecipeSingleDevice3D:
     def train(self) -> None:
         """Run all remaining steps; a signal makes it save and leave after the current one."""
         progress = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=None)
-        meter = StepMeter(self.total_steps, self.step)
         if self.step == 0:
             self._validate()
         with StopRequest() as stop, progress:
             while self.step < self.total_steps:
                 for batches in self._rest_of_epoch():
-                    self._update(batches, meter)
+                    self._update(batches)
                     self.step += 1
                     progress.update()
-                    self._after_step(meter, progress)
+                    self._after_step(progress)
                     if stop.received or self.step == self.total_steps:
                         break
                 if stop.received:
@@ -137,7 +141,7 @@ class FullFinetuneRecipeSingleDevice3D:
         pin_memory = self.device.type == "cuda"
         return make_loader(dataset, plan, weighting, self.config.num_workers, pin_memory)
 
-    def _update(self, batches: list[Batch], meter: StepMeter) -> None:
+    def _update(self, batches: list[Batch]) -> None:
         """One optimizer step over the accumulated ``batches``."""
         config = self.config
         weight = sum(loss_weight(batch, config.loss.normalization) for batch in batches)
@@ -147,7 +151,7 @@ class FullFinetuneRecipeSingleDevice3D:
                 (sums.total / weight).backward()
             except torch.OutOfMemoryError:
                 raise InputError(_out_of_memory(batch)) from None
-            meter.add(sums, batch, loss_weight(batch, config.loss.normalization))
+            self.meter.add(sums, batch, loss_weight(batch, config.loss.normalization))
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters.values(), config.clip_grad_norm or math.inf
         )
@@ -157,7 +161,7 @@ class FullFinetuneRecipeSingleDevice3D:
                 f"step {self.step + 1}: the gradient is not finite (batch with {keys}, ...). "
                 "The last checkpoint is good; lower the learning rate or check those samples."
             )
-        meter.gradient_norm = norm
+        self.meter.gradient_norm = norm
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.scheduler is not None:
@@ -169,20 +173,21 @@ class FullFinetuneRecipeSingleDevice3D:
             on_device = batch.to(self.device)
             return language_loss(self.model, on_device, config.normalization, config.head_chunk)
 
-    def _after_step(self, meter: StepMeter, progress: tqdm) -> None:
+    def _after_step(self, progress: tqdm) -> None:
         config, step = self.config, self.step
         last = step == self.total_steps
         if last or step % config.log_every_n_steps == 0:
-            values = meter.report(step, self.optimizer.param_groups[0]["lr"])
+            values = self.meter.report(step, float(self.optimizer.param_groups[0]["lr"]))
             self.log.write(step, values)
             progress.write(log_line(step, self.total_steps, values))
         if last or _is_multiple(step, config.validate_every_n_steps):
             self._validate()
         ends_epoch = step % self.steps_per_epoch == 0
-        if last or ends_epoch or _is_multiple(step, config.save_every_n_steps):
-            self._save()
+        # Before the checkpoint: a run that resumes from it does not export this epoch again.
         if config.export_released and (last or ends_epoch):
             self._export((step - 1) // self.steps_per_epoch)
+        if last or ends_epoch or _is_multiple(step, config.save_every_n_steps):
+            self._save()
 
     @torch.no_grad()
     def _validate(self) -> None:
@@ -205,7 +210,7 @@ class FullFinetuneRecipeSingleDevice3D:
             "step": self.step,
             "run": self.fingerprint,
             "optimizer": values,
-            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "meter": self.meter.sums(),
         }
         weights = released_state_dict(self.model)
         tensors |= random_state()
@@ -229,10 +234,11 @@ class FullFinetuneRecipeSingleDevice3D:
         check_fingerprint(state["run"], self.fingerprint, folder)
         load_released_state(self.model, found.weights(), str(found.folder))
         restore_optimizer(self.optimizer, self.parameters, tensors, state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        restore_random_state(tensors)
         self.step = found.step
+        if self.scheduler is not None:
+            restore_scheduler(self.scheduler, self.step)
+        self.meter = StepMeter(self.total_steps, self.step, state["meter"])
+        restore_random_state(tensors)
         print(f"resuming from {found.folder}")
 
     def _export(self, epoch: int) -> None:

@@ -12,7 +12,7 @@ import kyvo.cli
 from kyvo.config import load_config
 from kyvo.decoding import GenerationConfig, run_generation
 from kyvo.tensors import read_state_dict
-from kyvo.training import find_weights, resolve_device
+from kyvo.training import find_weights, folder_lock, resolve_device
 
 
 def main(argv: Sequence[str]) -> None:
@@ -23,13 +23,14 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     config = load_config(GenerationConfig, arguments.config, arguments.overrides)
     device = resolve_device(config.device)
-    weights, source = None, "untrained"
+    weights, source = None, f"untrained, seed {config.seed}"
     if config.checkpoint is None:
         print("checkpoint: null: generating with an untrained model of random weights")
     else:
         path = find_weights(config.checkpoint)
         weights, source = read_state_dict(path, "checkpoint"), str(path)
-    summary = run_generation(config, weights, source, device)
+    with folder_lock(config.three_d_json_folder / config.run_identifier):
+        summary = run_generation(config, weights, source, device)
     print(
         f"{summary.num_samples} samples ({summary.num_generated} generated now, "
         f"{summary.num_generated / summary.seconds:.1f} samples/s, "

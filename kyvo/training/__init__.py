@@ -14,6 +14,7 @@ from kyvo.training.optimizer_state import (
     random_state,
     restore_optimizer,
     restore_random_state,
+    restore_scheduler,
 )
 from kyvo.training.runtime import (
     MetricsLog,
@@ -22,7 +23,13 @@ from kyvo.training.runtime import (
     folder_lock,
     resolve_device,
 )
-from kyvo.training.setup import build_model, build_optimizer, check_fingerprint, fingerprint
+from kyvo.training.setup import (
+    build_model,
+    build_optimizer,
+    check_fingerprint,
+    check_lengths,
+    fingerprint,
+)
 
 __all__ = [
     "Checkpoint",
@@ -36,6 +43,7 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "check_fingerprint",
+    "check_lengths",
     "find_weights",
     "fingerprint",
     "folder_lock",
@@ -48,5 +56,6 @@ __all__ = [
     "resolve_device",
     "restore_optimizer",
     "restore_random_state",
+    "restore_scheduler",
     "save_checkpoint",
 ]

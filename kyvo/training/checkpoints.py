@@ -9,12 +9,12 @@ whose manifest verifies and says what it skipped.
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,6 +29,7 @@ MODEL, OPTIMIZER, STATE, MANIFEST = (
     "manifest.json",
 )
 _NAME = re.compile(r"step_(\d{8})")
+_UNFINISHED = ".saving"
 
 
 @dataclass(frozen=True)
@@ -61,33 +62,32 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Write the checkpoint of ``step`` into ``root``, then delete all but the newest ``keep``.
 
+    One process at a time may write into ``root``. A whole checkpoint of the same step is left as
+    it is: replacing a folder takes two operations, and a crash between them would lose it.
+
     Raises:
         InputError: the disk is full or not writable; earlier checkpoints are untouched.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=root))
+    target = root / f"step_{step:08d}"
+    if _fault(target) is not None:
+        tensors = {MODEL: weights, OPTIMIZER: optimizer_tensors}
+        temporary = root / _UNFINISHED
         try:
-            save_file(_contiguous(weights), temporary / MODEL)
-            save_file(_contiguous(optimizer_tensors), temporary / OPTIMIZER)
-            write_json(temporary / STATE, dict(state))
-            for name in (MODEL, OPTIMIZER):
-                sync(temporary / name)
-            write_json(temporary / MANIFEST, _manifest(temporary))
-            sync(temporary)
-            target = root / f"step_{step:08d}"
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            _write(temporary, tensors, state)
             shutil.rmtree(target, ignore_errors=True)
             temporary.rename(target)
             sync(root)
-        finally:
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise InputError(
-            f"checkpoint of step {step}: cannot be written to {root}: {error}. "
-            "Earlier checkpoints are untouched; free some space and run the command again."
-        ) from error
-    for _, folder in _folders(root)[keep:]:
-        shutil.rmtree(folder, ignore_errors=True)
+            size = sum(t.nbytes for named in tensors.values() for t in named.values())
+            raise InputError(
+                f"checkpoint of step {step} ({size:,} bytes): cannot be written to {root}: "
+                f"{error}. Earlier checkpoints are untouched; free some space and run the "
+                "command again."
+            ) from error
+    _delete_others(root, step, keep)
     return Checkpoint(target, step)
 
 
@@ -131,6 +131,27 @@ def _folders(root: Path) -> list[tuple[int, Path]]:
         return []
     matches = [(_NAME.fullmatch(path.name), path) for path in root.iterdir() if path.is_dir()]
     return sorted(((int(m[1]), path) for m, path in matches if m), reverse=True)
+
+
+def _write(
+    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> None:
+    """All files of a checkpoint, flushed to disk."""
+    for name, named in tensors.items():
+        save_file(_contiguous(named), folder / name)
+        sync(folder / name)
+    write_json(folder / STATE, dict(state))
+    write_json(folder / MANIFEST, _manifest(folder))
+    sync(folder)
+
+
+def _delete_others(root: Path, step: int, keep: int) -> None:
+    """Keep the newest ``keep`` up to ``step``; newer ones are damaged, the run went back."""
+    folders = _folders(root)
+    kept = [folder for number, folder in folders if number <= step][:keep]
+    for _, folder in folders:
+        if folder not in kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

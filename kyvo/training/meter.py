@@ -1,6 +1,7 @@
 """What a training run reports: loss, accuracy on labels, speed, time left."""
 
 import time
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -12,25 +13,40 @@ from kyvo.training.loss import LossSums
 class StepMeter:
     """Sums over the steps since the last report; stays on the device until it is read."""
 
-    def __init__(self, total_steps: int, first_step: int) -> None:
+    def __init__(
+        self, total_steps: int, first_step: int, sums: Mapping[str, float] | None = None
+    ) -> None:
+        """``sums``: what ``sums`` of the interrupted run's meter returned."""
         self._total_steps = total_steps
         self._first_step = first_step
         self._begun = time.perf_counter()
         self.gradient_norm: Tensor | None = None
         self._reset()
+        if sums is not None:
+            self._loss = torch.tensor(sums["loss"])
+            self._correct = torch.tensor(int(sums["correct"]))
+            self._weight, self._labels = sums["weight"], int(sums["labels"])
 
     def add(self, sums: LossSums, batch: Batch, weight: float) -> None:
         """Count one batch whose loss is ``sums.total / weight``."""
-        self._totals.append(sums.total.detach())
-        self._correct.append(sums.correct)
+        self._loss = self._loss + sums.total.detach()
+        self._correct = self._correct + sums.correct
         self._weight += weight
         self._labels += len(batch.labels_N)
         self._tokens += batch.num_tokens
 
+    def sums(self) -> dict[str, float]:
+        """The sums so far, for a checkpoint; waits for the device."""
+        return {
+            "loss": float(self._loss),
+            "correct": int(self._correct),
+            "weight": self._weight,
+            "labels": self._labels,
+        }
+
     def loss_and_accuracy(self) -> tuple[float, float]:
         """Mean loss and share of labels ranked first; waits for the device."""
-        loss = float(torch.stack(self._totals).sum()) / self._weight
-        return loss, float(torch.stack(self._correct).sum()) / max(self._labels, 1)
+        return float(self._loss) / self._weight, int(self._correct) / max(self._labels, 1)
 
     def report(self, step: int, learning_rate: float) -> dict[str, float]:
         """The values of one log line; starts the next sums."""
@@ -49,8 +65,7 @@ class StepMeter:
         return values
 
     def _reset(self) -> None:
-        self._totals: list[Tensor] = []
-        self._correct: list[Tensor] = []
+        self._loss, self._correct = torch.tensor(0.0), torch.tensor(0)
         self._weight = 0.0
         self._labels = self._tokens = 0
         self._since = time.perf_counter()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from kyvo.errors import InputError
 
@@ -35,8 +36,7 @@ def optimizer_state(
                 kind = f"{type(item).__module__}.{type(item).__qualname__}"
                 values[place] = {"class": kind, "parts": parts, "context": context}
                 tensors |= {f"{place}|{part}": getattr(item, part) for part in parts}
-    groups = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    return tensors, {"state": values, "groups": groups}
+    return tensors, {"state": values, "groups": [_plain(g) for g in optimizer.param_groups]}
 
 
 def restore_optimizer(
@@ -57,7 +57,24 @@ def restore_optimizer(
             item = item.to(parameter.device)
         optimizer.state[parameter][key] = item
     for group, saved in zip(optimizer.param_groups, values["groups"], strict=True):
-        group.update({k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()})
+        for key, value in saved.items():
+            if isinstance(group.get(key), Tensor):
+                group[key].fill_(value)
+            else:
+                group[key] = tuple(value) if isinstance(value, list) else value
+
+
+def restore_scheduler(scheduler: LRScheduler, step: int) -> None:
+    """Set a fresh ``scheduler`` to ``step``: a schedule is a function of the step alone."""
+    scheduler.load_state_dict(
+        scheduler.state_dict() | {"last_epoch": step, "_step_count": step + 1}
+    )
+
+
+def _plain(group: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter group's settings; torchao keeps its learning rate in a tensor."""
+    settings = {key: value for key, value in group.items() if key != "params"}
+    return {k: v.item() if isinstance(v, Tensor) else v for k, v in settings.items()}
 
 
 def _items(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -78,14 +95,14 @@ def _items(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> Iterator
 
 def random_state() -> dict[str, Tensor]:
     """The states of torch's generators, as tensors."""
-    states = {"random|cpu": torch.get_rng_state()}
+    states = {"random-cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        states["random|cuda"] = torch.cuda.get_rng_state()
+        states["random-cuda"] = torch.cuda.get_rng_state()
     return states
 
 
 def restore_random_state(tensors: Mapping[str, Tensor]) -> None:
     """Set torch's generators as ``random_state`` found them."""
-    torch.set_rng_state(tensors["random|cpu"])
-    if torch.cuda.is_available() and "random|cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random|cuda"])
+    torch.set_rng_state(tensors["random-cpu"])
+    if torch.cuda.is_available() and "random-cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random-cuda"])

@@ -14,6 +14,7 @@ import torch
 from torchtune.training.metric_logging import MetricLoggerInterface
 
 from kyvo.errors import InputError
+from kyvo.files import atomic_file
 from kyvo.training.config import Precision
 
 
@@ -40,13 +41,19 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; a second run in the same folder is refused."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as stream:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"output folder: {folder}: cannot be written: {error}. Choose another."
+        ) from None
+    with stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(
-                f"output_dir: {folder} is in use by another run. Wait for it or choose another."
+                f"output folder: {folder} is in use by another run. Wait for it or choose another."
             ) from None
         yield
 
@@ -87,9 +94,10 @@ class MetricsLog:
     """``metrics.jsonl``: one JSON object a line, and the config's own metric logger beside it."""
 
     def __init__(self, path: Path, also: MetricLoggerInterface | None, last_step: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Go on after ``last_step``; what an interrupted run logged later is written again."""
         kept = _lines_up_to(path, last_step)
-        path.write_text("".join(kept))
+        with atomic_file(path) as temporary:
+            temporary.write_text("".join(kept))
         self._stream = path.open("a")
         self._also = also
 
@@ -109,7 +117,7 @@ class MetricsLog:
 
 def _lines_up_to(path: Path, step: int) -> list[str]:
     """Lines of an earlier attempt that the resumed run will not write again."""
-    if not path.is_file():
+    if step == 0 or not path.is_file():
         return []
     lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
     return [line for line in lines if json.loads(line)["step"] <= step]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from kyvo.data import KyvoDataset
 from kyvo.errors import InputError
 from kyvo.images.codebook import load_codebook
 from kyvo.models import KyvoModel, load_llama
@@ -29,7 +30,19 @@ def build_model(config: TrainingConfig, vocabulary: Vocabulary, device: torch.de
     if config.llama_weights is not None:
         load_llama(model, config.llama_weights, config.head_start)
     model.tok_embeddings.set_codebook(torch.from_numpy(codebook))
-    return model.to(device=device, dtype=weight_dtype(config.precision))
+    return model.place(device, weight_dtype(config.precision))
+
+
+def check_lengths(dataset: KyvoDataset, max_seq_len: int) -> None:
+    """Refuse samples that are longer than the model can read, in whichever task they are drawn."""
+    lengths = dataset.lengths_by_task.max(axis=0)
+    # The last token is only ever predicted.
+    longest = int(lengths.max()) - 1
+    if longest > max_seq_len:
+        raise InputError(
+            f"dataset: sample {dataset.keys[lengths.argmax()].decode()!r} has {longest} input "
+            f"tokens, but the model's max_seq_len is {max_seq_len}. Raise model.max_seq_len."
+        )
 
 
 def build_optimizer(config: TrainingConfig, parameters: dict[str, nn.Parameter]) -> Optimizer:
