@@ -55,7 +55,7 @@ def load_config(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -
     Raises:
         InputError: with a list of every problem found.
     """
-    merged = OmegaConf.merge(_read_with_bases(Path(path)), _parse_overrides(overrides))
+    merged = _merge(_read_with_bases(Path(path)), _parse_overrides(overrides), "overrides")
     try:
         values = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:
@@ -94,7 +94,17 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...] = ()) -> Any:
         return config
     # Beside the real file, so that configs reached through a link find their base too.
     parent = path.resolve().parent / str(base)
-    return OmegaConf.merge(_read_with_bases(parent, (*seen, path.resolve())), config)
+    return _merge(_read_with_bases(parent, (*seen, path.resolve())), config, f"config {path}")
+
+
+def _merge(below: Any, above: Any, source: str) -> Any:
+    """``above`` over ``below``; ``source`` names ``above`` in errors."""
+    try:
+        return OmegaConf.merge(below, above)
+    except (OmegaConfBaseException, TypeError) as error:
+        raise InputError(
+            f"{source}: {error}: a list cannot replace a mapping, nor a mapping a list."
+        ) from None
 
 
 def _parse_overrides(overrides: Sequence[str]) -> Any:
@@ -167,7 +177,7 @@ def _convert_plain(value: Any, kind: Any, where: str, problems: list[str]) -> An
         return Path(value)
     if kind is Any or (inspect.isclass(kind) and type(value) is kind):
         return value
-    expected = getattr(kind, "__name__", str(kind))
+    expected = kind.__name__ if inspect.isclass(kind) else str(kind)
     problems.append(f"{where}: expected {expected}, found {value!r}")
     return None
 

@@ -93,9 +93,9 @@ def read_array(path: Path | str, purpose: str) -> np.ndarray:
     return _load_array(path, purpose, mmap_mode=None)
 
 
-def write_array(path: Path | str, array: np.ndarray) -> None:
-    """Save a ``.npy`` array, all or nothing."""
-    with atomic_file(path) as temporary, temporary.open("wb") as stream:
+def write_array(path: Path | str, array: np.ndarray, durable: bool = True) -> None:
+    """Save a ``.npy`` array, all or nothing (see ``atomic_file``)."""
+    with atomic_file(path, durable) as temporary, temporary.open("wb") as stream:
         np.save(stream, array, allow_pickle=False)
 
 

@@ -1,7 +1,6 @@
 """Reading tensors from files of strangers: nothing in them is ever run."""
 
-import pickle
-import struct
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +62,16 @@ def _read_torch(path: Path, purpose: str, harmless: tuple[str, ...]) -> Any:
             stand_ins = [(_Inert, name) for name in named if name.startswith(harmless)]
         with safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, struct.error) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else "truncated"
+    except Exception as error:  # noqa: BLE001 - a broken pickle raises anything, even KeyError
         raise InputError(
-            f"{purpose}: {path}: cannot be read as plain weights: {first_line}. The file is "
+            f"{purpose}: {path}: cannot be read as plain weights: {_cause(error)}. The file is "
             "broken or holds more than tensors, which is refused because it could run code."
         ) from None
+
+
+def _cause(error: Exception) -> str:
+    """What torch found, without its advice, which is to load the file unsafely."""
+    text = str(error)
+    if text.startswith("Weights only load failed"):
+        text = re.split(r"WeightsUnpickler error:|\n\n", text, maxsplit=1)[-1]
+    return re.split(r"[.]?\n|[.] |[.]$", text.strip(), maxsplit=1)[0] or type(error).__name__

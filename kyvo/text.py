@@ -1,6 +1,9 @@
 """Text <-> ids: Llama's tokenizer, or the small one that ships for the mini models."""
 
+import os
+from collections.abc import Callable, Sequence
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +22,11 @@ class TextTokenizer(Protocol):
         """Ids of ``text``."""
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ``ids``; special tokens are shown as their names."""
+        """The text of ``ids``; special tokens are shown as their names, unknown ids as <id>."""
+
+    @property
+    def size(self) -> int:
+        """Number of ids."""
 
 
 class LlamaText:
@@ -27,6 +34,8 @@ class LlamaText:
 
     def __init__(self, path: Path) -> None:
         require_file(path, "Llama tokenizer")
+        # Without this tiktoken reads its own copy of the first file that had this path.
+        os.environ["TIKTOKEN_CACHE_DIR"] = ""
         try:
             self._tokenizer = Llama3Tokenizer(str(path))
         except (ValueError, KeyError) as error:
@@ -34,13 +43,30 @@ class LlamaText:
                 f"Llama tokenizer: {path}: cannot be read: {error}. "
                 "Expected the file tokenizer.model of Llama 3."
             ) from None
+        self._special = frozenset(self._tokenizer.special_tokens.values())
+        if self._tokenizer.base_vocab_size != min(self._special):
+            raise InputError(
+                f"Llama tokenizer: {path}: has {self._tokenizer.base_vocab_size} tokens, "
+                f"expected {min(self._special)}. The file may be truncated: get it again."
+            )
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``."""
         return list(self._tokenizer.encode(text, add_bos=False, add_eos=False))
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ``ids``, special tokens by name."""
+        """The text of ``ids``, special tokens by name, ids that have none as <id>."""
+        return _decode_known(ids, self._is_known, self._decode)
+
+    @property
+    def size(self) -> int:
+        """Number of ids."""
+        return int(self._tokenizer.base_vocab_size) + len(self._special)
+
+    def _is_known(self, token: int) -> bool:
+        return token < self._tokenizer.base_vocab_size or token in self._special
+
+    def _decode(self, ids: list[int]) -> str:
         return str(self._tokenizer.decode(ids, truncate_at_eos=False, skip_special_tokens=False))
 
 
@@ -56,19 +82,27 @@ class JsonText:
                 f"text tokenizer: {path}: cannot be read: {error}. "
                 "Expected a tokenizer.json of the Hugging Face tokenizers library."
             ) from None
+        # A text that spells "<|end_of_text|>" does not end the sequence.
+        self._tokenizer.encode_special_tokens = True
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text``."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: list[int]) -> str:
-        """The text of ``ids``, special tokens by name."""
-        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
+        """The text of ``ids``, special tokens by name, ids that have none as <id>."""
+        return _decode_known(ids, self._is_known, self._decode)
 
     @property
     def size(self) -> int:
         """Number of ids."""
         return int(self._tokenizer.get_vocab_size())
+
+    def _is_known(self, token: int) -> bool:
+        return self._tokenizer.id_to_token(token) is not None
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
 
 def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokenizer:
@@ -84,12 +118,20 @@ def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokeni
             "Set tokenizer, such as ./llama-3-models/Llama3.2-1B/tokenizer.model."
         )
     chosen = path or Path(str(files("kyvo").joinpath(str(vocabulary.shipped_tokenizer))))
-    if chosen.suffix != ".json":
-        return LlamaText(chosen)
-    tokenizer = JsonText(chosen)
+    tokenizer = JsonText(chosen) if chosen.suffix == ".json" else LlamaText(chosen)
     if tokenizer.size > vocabulary.num_text:
         raise InputError(
             f"text tokenizer: {chosen} has {tokenizer.size} ids, but vocabulary "
             f"'{vocabulary.name}' has room for {vocabulary.num_text}. Give its tokenizer file."
         )
     return tokenizer
+
+
+def _decode_known(
+    ids: Sequence[int], is_known: Callable[[int], bool], decode: Callable[[list[int]], str]
+) -> str:
+    """``decode`` of the known ids; the libraries drop the others or fail on them."""
+    return "".join(
+        decode(list(group)) if known else "".join(f"<{token}>" for token in group)
+        for known, group in groupby(ids, is_known)
+    )

@@ -34,6 +34,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--samples-per-pixel", type=int, default=4, help="rays through each pixel")
     add("--min-objects", type=int, default=3, help="fewest objects of a scene")
     add("--max-objects", type=int, default=10, help="most objects of a scene")
+    add(
+        "--extent", type=float, default=3.0, help="metres from the middle that objects stand within"
+    )
     add("--camera-jitter", type=float, default=0.5, help="metres the camera moves along each axis")
     add("--lamp-jitter", type=float, default=1.0, help="metres the lamps move along each axis")
     for name, words in WORDS.items():
@@ -51,6 +54,7 @@ def main(argv: Sequence[str]) -> None:
     scenes = SceneOptions(
         min_objects=arguments.min_objects,
         max_objects=arguments.max_objects,
+        extent=arguments.extent,
         camera_jitter=arguments.camera_jitter,
         lamp_jitter=arguments.lamp_jitter,
         height=arguments.image_size,

@@ -32,6 +32,7 @@ class DecodeEngine:
         shape = (num_rows, attention.num_kv_heads, max_length, attention.head_dim)
         self._caches = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in model.layers]
         self._slots_M = torch.arange(max_length, device=weight.device)
+        self._all_rows_B = torch.arange(num_rows, device=weight.device)
 
     @property
     def device(self) -> torch.device:
@@ -53,8 +54,7 @@ class DecodeEngine:
 
         ``used`` is the largest position plus one, known on the host so that nothing waits.
         """
-        rows_B = torch.arange(len(tokens_B), device=self.device)
-        hidden_BTD = self._run(tokens_B[:, None], positions_B[:, None], rows_B, used)
+        hidden_BTD = self._run(tokens_B[:, None], positions_B[:, None], self._all_rows_B, used)
         return self._logits(hidden_BTD[:, 0])
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
@@ -90,8 +90,9 @@ class DecodeEngine:
         used = mask_B1TS.shape[-1]
         for stored, new in zip(cache, (k_BTKE, v_BTKE), strict=True):
             stored[rows_B[:, None], :, positions_BT] = new.to(stored.dtype)
-        whole = len(rows_B) == len(cache[0])
-        k_BKSE, v_BKSE = (c[:, :, :used] if whole else c[rows_B, :, :used] for c in cache)
+        # A view where it can be: indexing by rows copies.
+        rows = slice(None) if rows_B is self._all_rows_B else rows_B
+        k_BKSE, v_BKSE = (stored[rows, :, :used] for stored in cache)
         out_BHTE = F.scaled_dot_product_attention(
             q_BHTE, k_BKSE, v_BKSE, attn_mask=mask_B1TS, enable_gqa=True
         )

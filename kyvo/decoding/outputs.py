@@ -18,7 +18,6 @@ from kyvo.vocabulary import (
     SCENE_START,
     TEXT_END,
     TEXT_START,
-    Vocabulary,
 )
 
 _BRACKETS = {
@@ -55,22 +54,30 @@ class OutputReader:
 
     def read(self, ids: np.ndarray) -> Output:
         """Split ``ids`` (everything after OUTPUT-START) into the task's outputs."""
-        vocabulary = self.codec.vocabulary
-        ends = np.flatnonzero(ids == vocabulary.eos)
+        ends = np.flatnonzero(ids == self.codec.vocabulary.eos)
+        has_end = len(ends) > 0
+        body = ids[: ends[0]] if has_end else ids
         report = ParseReport()
-        if not len(ends):
-            report.reasons["no end of sequence"] += 1
-        body = ids[: ends[0]] if len(ends) else ids
         objects = codes = answer = None
+        is_read = np.zeros(len(body), dtype=bool)
         for segment in self.task.outputs:
-            part = _between(body, *_BRACKETS[segment.modality], vocabulary)
+            place = _place(body, self._brackets(segment))
+            is_read[place] = True
             if segment.modality == "image":
-                codes = self._read_image(part, segment, report)
+                codes = self._read_image(body[place], segment, report)
             elif segment.modality == "three_d":
-                objects, scene_report = self.codec.read(part.tolist())
+                objects, scene_report = self.codec.read(body[place].tolist())
                 report.add(scene_report)
             else:
-                answer = self._read_text(part, bool(len(ends)))
+                answer = self._read_text(body[place], segment, has_end, report)
+        report.reasons.update(
+            {
+                "no end of sequence": int(not has_end),
+                "token outside the outputs": int((~is_read).sum()),
+                "token after the end of sequence": len(ids) - len(body) - has_end,
+            }
+        )
+        report.reasons = +report.reasons
         return Output(objects, codes, answer, report)
 
     def _read_image(
@@ -78,25 +85,34 @@ class OutputReader:
     ) -> np.ndarray | None:
         """Codes in raster order, or None and a reason."""
         image = self.codec.vocabulary.image
-        inner = part[1:-1]
-        if len(part) < 2 or part[-1] != self.codec.vocabulary.marker_id(IMAGE_END):
+        codes = part[1:-1] - image.start
+        if not _is_whole(part, self._brackets(segment)):
             report.reasons["image without its markers"] += 1
-        elif len(inner) != self.codes_per_image:
+        elif len(codes) != self.codes_per_image:
             report.reasons["image with a wrong number of codes"] += 1
-        elif not ((inner >= image.start) & (inner < image.stop)).all():
+        elif not ((codes >= 0) & (codes < image.size)).all():
             report.reasons["image with a token that is no image code"] += 1
+        elif self.task.is_centre_first(segment, self.centre_first):
+            raster = np.empty_like(codes)
+            raster[centre_first(len(codes))] = codes
+            return raster
         else:
-            codes = inner - image.start
-            if self.task.is_centre_first(segment, self.centre_first):
-                raster = np.empty_like(codes)
-                raster[centre_first(len(codes))] = codes
-                return raster
             return codes
         return None
 
-    def _read_text(self, part: np.ndarray, has_end: bool) -> str:
-        tokens = part.tolist() + ([self.codec.vocabulary.eos] if has_end else [])
-        return decode_with_markers(tokens, self.codec)
+    def _read_text(
+        self, part: np.ndarray, segment: Segment, has_end: bool, report: ParseReport
+    ) -> str:
+        if not _is_whole(part, self._brackets(segment)):
+            report.reasons["text without its markers"] += 1
+        return decode_with_markers(
+            part.tolist() + [self.codec.vocabulary.eos] * has_end, self.codec
+        )
+
+    def _brackets(self, segment: Segment) -> tuple[int, int]:
+        """Ids of the markers around ``segment``."""
+        start, end = _BRACKETS[segment.modality]
+        return self.codec.vocabulary.marker_id(start), self.codec.vocabulary.marker_id(end)
 
 
 def decode_with_markers(ids: list[int], codec: SceneCodec) -> str:
@@ -116,10 +132,13 @@ def decode_with_markers(ids: list[int], codec: SceneCodec) -> str:
     return "".join(pieces)
 
 
-def _between(ids: np.ndarray, start: str, end: str, vocabulary: Vocabulary) -> np.ndarray:
-    """From the first ``start`` marker to the first ``end`` after it; all ids if none starts."""
-    starts = np.flatnonzero(ids == vocabulary.marker_id(start))
+def _place(ids: np.ndarray, brackets: tuple[int, int]) -> slice:
+    """From the first start marker to the first end marker after it; all ids if none starts."""
+    starts = np.flatnonzero(ids == brackets[0])
     first = int(starts[0]) if len(starts) else 0
-    ends = np.flatnonzero(ids[first:] == vocabulary.marker_id(end))
-    stop = first + int(ends[0]) + 1 if len(ends) else len(ids)
-    return ids[first:stop]
+    ends = np.flatnonzero(ids[first:] == brackets[1])
+    return slice(first, first + int(ends[0]) + 1 if len(ends) else len(ids))
+
+
+def _is_whole(part: np.ndarray, brackets: tuple[int, int]) -> bool:
+    return len(part) > 1 and (part[0], part[-1]) == brackets

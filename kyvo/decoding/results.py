@@ -5,7 +5,7 @@ samples it lacks. The files that the metric scripts read are made from it at the
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,16 @@ class ResultFiles:
     dataset: KyvoDataset
     codebook: np.ndarray
 
+    def check_names(self, indices: Sequence[int]) -> None:
+        """Refuse, before anything is generated, keys that cannot be part of a file name.
+
+        Raises:
+            InputError: naming the file.
+        """
+        if any(segment.modality == "image" for segment in self.reader.task.outputs):
+            for index in indices:
+                self._image_path("ground_truth", index)
+
     def write(self, results: dict[int, np.ndarray]) -> ParseReport:
         """Write every file for ``results`` (sample index -> ids); returns what was unreadable."""
         report = ParseReport()
@@ -123,8 +133,8 @@ class ResultFiles:
                     for i in indices
                 ]
                 self._write_json("groundtruth_answers", {"answers": entries})
-        source = next((s for s in self.dataset.stores if s == Segment("three_d", "source")), None)
-        if source is not None:
+        source = Segment("three_d", "source")
+        if source in self.dataset.stores:
             self._write_scenes("original", list(self._stored_scenes(source, indices, "original")))
 
     def _stored_scenes(
@@ -160,8 +170,12 @@ class ResultFiles:
 
     def _write_image(self, kind: str, index: int, codes: np.ndarray) -> None:
         """Codebook vectors of the codes, float32 (C, side, side), raster order."""
-        key = check_output_name(self.dataset.keys[index].decode(), "dataset key")
         side = round(len(codes) ** 0.5)
         vectors = self.codebook[codes].T.reshape(-1, side, side)
+        # Not flushed one by one: the whole set can be made again from the log.
+        write_array(self._image_path(kind, index), vectors, durable=False)
+
+    def _image_path(self, kind: str, index: int) -> Path:
+        key = self.dataset.keys[index].decode()
         name = f"{kind}_image_tokens_{self.run_identifier}_{key}_{index}.npy"
-        write_array(self.image_folder / name, vectors)
+        return self.image_folder / check_output_name(name, "dataset key in an output file's name")

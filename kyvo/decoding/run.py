@@ -52,8 +52,17 @@ def run_generation(
     model = _build_model(config, weights, source, codebook, device)
     reader = _reader(dataset, codec)
     three_d_folder = config.three_d_json_folder / config.run_identifier
-    log = ResultsLog(three_d_folder / "results.jsonl", _description(config, source))
+    files = ResultFiles(
+        config.run_identifier,
+        three_d_folder,
+        config.image_embeddings_folder / config.run_identifier,
+        reader,
+        dataset,
+        codebook,
+    )
     wanted = _wanted(config, dataset)
+    files.check_names(wanted)
+    log = ResultsLog(three_d_folder / "results.jsonl", _description(config, source))
     missing = [i for i in wanted if i not in log.done]
     generator = Generator(
         model,
@@ -71,14 +80,6 @@ def run_generation(
     finally:
         log.close()
     seconds = time.perf_counter() - begun
-    files = ResultFiles(
-        config.run_identifier,
-        three_d_folder,
-        config.image_embeddings_folder / config.run_identifier,
-        reader,
-        dataset,
-        codebook,
-    )
     report = files.write({i: log.done[i] for i in wanted})
     return GenerationSummary(len(wanted), len(missing), tokens, seconds, report)
 
@@ -97,12 +98,13 @@ def _build_model(
     own = model.tok_embeddings.vqgan_codebook.weight
     if weights is None:
         model.tok_embeddings.set_codebook(torch.from_numpy(codebook))
-    elif own.shape != codebook.shape or not np.allclose(own.float(), codebook, atol=1e-2):
+    # A model trained in bfloat16 holds a rounded codebook.
+    elif own.shape != codebook.shape or not np.allclose(own.float(), codebook, 1e-2, 1e-2):
         raise InputError(
             f"codebook: {config.codebook} is not the one that {source} was trained with. "
             "Give the codebook of the same VQGAN."
         )
-    model = model.to(device=device, dtype=resolve_dtype(config.precision)).eval()
+    model.place(device, resolve_dtype(config.precision)).eval()
     model.tok_embeddings.freeze_table()
     return model
 
@@ -117,6 +119,8 @@ def _description(config: GenerationConfig, source: str) -> dict[str, object]:
     """What results must share to stand in one log."""
     return {
         "weights": source,
+        "model": f"{config.model.path} {dict(config.model.arguments)}",
+        "vocabulary": config.vocabulary,
         "dataset": {k: str(v) for k, v in config.dataset.arguments.items()},
         "max_new_tokens": config.max_new_tokens,
         "sampling": str(config.sampling),

@@ -16,7 +16,7 @@ class Sampling:
 
     Attributes:
         temperature: 0 is greedy; the lowest id wins a tie.
-        top_k: only the k likeliest ids; None for all.
+        top_k: only the k likeliest ids (of a tie, the lowest); None for all.
         top_p: only the likeliest ids that together reach this probability; 1 for all.
         seed: a sample's draws depend on it and on the sample's index, not on its batch.
     """
@@ -43,9 +43,10 @@ class Sampling:
         """Ids (B,) drawn from ``logits_BV`` (-inf: impossible) with one number a row."""
         if self.temperature == 0:
             return logits_BV.argmax(dim=-1)
-        scaled_BV = self._keep_top_k(logits_BV / self.temperature)
-        sorted_BV, ids_BV = scaled_BV.sort(dim=-1, descending=True, stable=True)
-        probability_BV = sorted_BV.softmax(dim=-1)
+        sorted_BV, ids_BV = logits_BV.sort(dim=-1, descending=True, stable=True)
+        # Differences to the likeliest cannot overflow, however low the temperature.
+        scaled_BV = (sorted_BV - sorted_BV[:, :1]) / self.temperature
+        probability_BV = scaled_BV[:, : self.top_k].softmax(dim=-1)
         before_BV = probability_BV.cumsum(dim=-1) - probability_BV
         probability_BV = probability_BV.masked_fill(before_BV >= self.top_p, 0.0)
         cumulative_BV = probability_BV.cumsum(dim=-1)
@@ -54,12 +55,6 @@ class Sampling:
         # Rounding may put the target on the total; the last id with any probability is meant.
         last_B1 = (probability_BV > 0).sum(dim=-1, keepdim=True) - 1
         return ids_BV.gather(1, index_B1.minimum(last_B1))[:, 0]
-
-    def _keep_top_k(self, logits_BV: Tensor) -> Tensor:
-        if self.top_k is None or self.top_k >= logits_BV.shape[-1]:
-            return logits_BV
-        least_B1 = logits_BV.topk(self.top_k, dim=-1).values[:, -1:]
-        return logits_BV.masked_fill(logits_BV < least_B1, float("-inf"))
 
 
 GREEDY = Sampling()

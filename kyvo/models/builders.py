@@ -31,6 +31,13 @@ class KyvoModel(TransformerDecoder):
             h_BLD = layer(h_BLD, mask=mask, input_pos=input_pos)
         return self.norm(h_BLD)
 
+    def place(self, device: torch.device, dtype: torch.dtype) -> "KyvoModel":
+        """Move to ``device`` with weights of ``dtype``; RoPE's table, a buffer, stays float32."""
+        self.to(device)
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(dtype)
+        return self
+
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters that training changes, by name."""
         return {n: p for n, p in self.named_parameters() if p.requires_grad}

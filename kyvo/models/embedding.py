@@ -27,7 +27,7 @@ def sin_cos_table(num_rows: int, width: int) -> Tensor:
     Float32, computed in float64.
     """
     rows = torch.arange(num_rows, dtype=torch.float64)[:, None]
-    columns = torch.arange(width)
+    columns = torch.arange(width, dtype=torch.float64)
     angles = rows / 10000.0 ** (2 * (columns // 2) / width)
     return torch.where(columns % 2 == 0, angles.sin(), angles.cos()).float()
 

@@ -105,7 +105,10 @@ def _hugging_face_files(folder: Path) -> list[Path]:
     if not (folder / _HF_INDEX).is_file():
         return []
     index = read_json(folder / _HF_INDEX, "Llama weights")
-    names = sorted(set(index["weight_map"].values()))
+    weight_map = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(weight_map, dict):
+        raise InputError(f"Llama weights: {folder / _HF_INDEX}: no 'weight_map'. Get it again.")
+    names = sorted(set(map(str, weight_map.values())))
     return [require_file(folder / Path(name).name, "Llama weights") for name in names]
 
 

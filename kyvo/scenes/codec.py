@@ -122,28 +122,36 @@ class SceneCodec:
         item = self.schema.normalise(item)
         return [(f, _checked(f, item, f"{place}: '{f.key}'")) for f in self.schema.fields]
 
+    def _cut_scene(self, ids: Sequence[int]) -> tuple[Sequence[int], Counter[str]]:
+        """``ids`` up to the first SCENE-END, and what is wrong with the scene's brackets."""
+        start, end = self._id(SCENE_START), self._id(SCENE_END)
+        scene = ids[: ids.index(end) + 1] if end in ids else ids
+        reasons = Counter(
+            {
+                "no [SCENE-START]": int(start not in scene),
+                "[SCENE-START] not at the beginning": scene[1:].count(start),
+                "no [SCENE-END]": int(end not in scene),
+                "token after [SCENE-END]": len(ids) - len(scene),
+            }
+        )
+        return scene, +reasons
+
     def _split_objects(self, ids: Sequence[int]) -> tuple[list[list[int]], Counter[str]]:
         """The ids of each object without its brackets, and what lies wrongly around them."""
-        start, end = self._id(SCENE_START), self._id(SCENE_END)
-        reasons: Counter[str] = Counter()
-        if start not in ids:
-            reasons["no [SCENE-START]"] += 1
-        if end not in ids:
-            reasons["no [SCENE-END]"] += 1
+        scene, reasons = self._cut_scene(ids)
+        opening, closing = self._id(OBJECT_START), self._id(OBJECT_END)
+        brackets = (opening, closing, self._id(SCENE_START), self._id(SCENE_END))
         chunks: list[list[int]] = []
         inside = False
-        for token in ids:
-            if token in (self._id(OBJECT_START), self._id(OBJECT_END), start, end):
-                closes = inside and token == self._id(OBJECT_END)
-                if inside and not closes:
+        for token in scene:
+            if token in brackets:
+                if inside and token != closing:
                     reasons["object without [OBJECT-END]"] += 1
-                elif token == self._id(OBJECT_END) and not inside:
+                elif token == closing and not inside:
                     reasons["[OBJECT-END] without [OBJECT-START]"] += 1
-                inside = token == self._id(OBJECT_START)
+                inside = token == opening
                 if inside:
                     chunks.append([])
-                if token == end:
-                    return chunks, reasons
             elif inside:
                 chunks[-1].append(token)
             else:

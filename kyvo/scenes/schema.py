@@ -78,14 +78,13 @@ class Schema:
         ObjaWorld's files name a variant ("bench-05": the bench) and keep the yaw apart.
         """
         result = dict(item)
+        yaw = [result[self.yaw_key]] if self.yaw_key in result else []
         for field in self.fields:
             value = result.get(field.key)
             if isinstance(field, WordField) and self.variant_separator and isinstance(value, str):
                 result[field.key] = value.split(self.variant_separator)[0]
-            if isinstance(field, NumberField) and self.yaw_key in result:
-                assert isinstance(value, list)
-                if len(value) < len(field.axes):
-                    result[field.key] = [*value, result[self.yaw_key]]
+            if isinstance(field, NumberField) and isinstance(value, list | tuple):
+                result[field.key] = [*value, *yaw] if len(value) < len(field.axes) else value
         return result
 
     def number_string(self, value: float) -> str:

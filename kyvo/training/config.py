@@ -50,7 +50,7 @@ class TrainingConfig:
     codebook: Path
     model: Annotated[Component, From(("kyvo.models",))]
     dataset: Annotated[Component, From(("kyvo.data",))]
-    optimizer: Annotated[Component, From(("torch.optim", "torchao.optim"))]
+    optimizer: Annotated[Component, From(("torch.optim", "torchao.optim", "kyvo.optim"))]
     validation_dataset: Annotated[Component, From(("kyvo.data",))] | None = None
     lr_scheduler: Annotated[Component, From(("torchtune.training.lr_schedulers",))] | None = None
     metric_logger: Annotated[Component, From(("torchtune.training.metric_logging",))] | None = None

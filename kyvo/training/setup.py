@@ -46,11 +46,20 @@ def check_lengths(dataset: KyvoDataset, max_seq_len: int) -> None:
 
 
 def build_optimizer(config: TrainingConfig, parameters: dict[str, nn.Parameter]) -> Optimizer:
-    """The config's optimizer; weight decay spares vectors (norms and biases)."""
-    matrices = [p for p in parameters.values() if p.dim() > 1]
+    """The config's optimizer over the layers' matrices, the tables, and the vectors.
+
+    Weight decay spares vectors (norms and biases); ``is_hidden`` is for ``kyvo.optim``.
+    """
     vectors = [p for p in parameters.values() if p.dim() <= 1]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer: Optimizer = config.optimizer.build(groups)
+    matrices = {name: p for name, p in parameters.items() if p.dim() > 1}
+    hidden = [p for name, p in matrices.items() if name.startswith("layers.")]
+    tables = [p for name, p in matrices.items() if not name.startswith("layers.")]
+    groups: list[dict[str, Any]] = [
+        {"params": hidden, "is_hidden": True},
+        {"params": tables},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    optimizer: Optimizer = config.optimizer.build([g for g in groups if g["params"]])
     return optimizer
 
 

@@ -78,6 +78,11 @@ class SceneOptions:
                 f"scene options: camera_jitter {self.camera_jitter}, lamp_jitter "
                 f"{self.lamp_jitter}. Expected 0 to 3 metres for the camera, 0 or more for lamps."
             )
+        if not 0 < self.extent <= 3:
+            raise InputError(
+                f"scene options: extent {self.extent}. Expected more than 0, at most 3 metres: "
+                "the number grid and the picture end there."
+            )
         if min(self.height, self.width) < 1:
             raise InputError(
                 f"scene options: a picture of {self.height} x {self.width} pixels. "

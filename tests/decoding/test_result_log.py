@@ -1,0 +1,66 @@
+"""The log of generated ids: what is in it survives, what is not comparable is refused."""
+
+import numpy as np
+import pytest
+
+from kyvo.decoding import ResultsLog
+from kyvo.errors import InputError
+
+RUN = {"weights": "model.pt", "sampling": "greedy"}
+SAMPLES = {0: [5, 6, 1], 7: [1], 3: [9, 9]}
+
+
+@pytest.fixture
+def path(tmp_path):
+    log = ResultsLog(tmp_path / "new" / "results.jsonl", RUN)
+    for index, ids in SAMPLES.items():
+        log.add(index, f"key {index}", np.array(ids))
+    log.close()
+    return tmp_path / "new" / "results.jsonl"
+
+
+def contents(log):
+    return {index: ids.tolist() for index, ids in log.done.items()}
+
+
+def test_samples_are_there_when_it_is_opened_again(path):
+    log = ResultsLog(path, RUN)
+    assert contents(log) == SAMPLES
+    log.add(8, "key 8", np.array([4]))
+    log.close()
+    assert contents(ResultsLog(path, RUN)) == SAMPLES | {8: [4]}
+
+
+@pytest.mark.parametrize("cut", range(1, 40, 5))
+def test_a_cut_off_last_line_is_made_again(path, cut):
+    path.write_bytes(path.read_bytes()[:-cut])
+    log = ResultsLog(path, RUN)
+    assert contents(log) == {0: SAMPLES[0], 7: SAMPLES[7]}
+    log.add(3, "key 3", np.array(SAMPLES[3]))
+    log.close()
+    assert contents(ResultsLog(path, RUN)) == SAMPLES
+
+
+def test_a_log_cut_off_in_its_first_line_starts_over(path):
+    path.write_bytes(path.read_bytes()[:10])
+    assert contents(ResultsLog(path, RUN)) == {}
+    assert contents(ResultsLog(path, RUN)) == {}
+
+
+def test_samples_survive_without_closing(path):
+    log = ResultsLog(path, RUN)
+    log.add(8, "key 8", np.array([4]))
+    assert contents(ResultsLog(path, RUN))[8] == [4]
+
+
+def test_other_settings_are_refused_by_name(path):
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="sampling changed"):
+        ResultsLog(path, RUN | {"sampling": "top_k"})
+    assert path.read_bytes() == before
+
+
+def test_damage_in_the_middle_is_refused(path):
+    path.write_bytes(path.read_bytes().replace(b'"index":7', b'"index:7'))
+    with pytest.raises(InputError, match="damaged"):
+        ResultsLog(path, RUN)

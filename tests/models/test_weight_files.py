@@ -1,0 +1,205 @@
+"""Weights in and out: the released layout, Meta's files, Hugging Face's files, and misfits."""
+
+import json
+
+import pytest
+import torch
+from kyvo_stand_ins import golden, golden_model, tiny_model
+from safetensors.torch import save_file
+
+from kyvo.errors import InputError
+from kyvo.models import load_llama, load_released, load_released_state, released_state_dict
+
+IDS_BL = torch.arange(60).reshape(2, 30) * 7
+NUM_HEADS, NUM_KV_HEADS, WIDTH = 4, 2, 32
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(IDS_BL)
+
+
+def llama_weights():
+    """A Llama with the mini text block, under Meta's names, as its file holds it."""
+    body = {
+        name: value
+        for name, value in released_state_dict(tiny_model(seed=3)).items()
+        if name.startswith(("layers.", "norm."))
+    }
+    text = torch.randn(512, WIDTH, generator=torch.Generator().manual_seed(4))
+    rope = {"rope.freqs": torch.ones(WIDTH // NUM_HEADS // 2)}
+    return body | rope | {"tok_embeddings.weight": text, "output.weight": text.clone()}
+
+
+def as_hugging_face(meta):
+    """The same weights as transformers lays them out: halves of a head instead of pairs."""
+
+    def halves(weight, num_heads):
+        pairs = weight.view(num_heads, -1, 2, weight.shape[1])
+        return pairs.transpose(1, 2).reshape(weight.shape)
+
+    names = {
+        "attention.wq": "self_attn.q_proj",
+        "attention.wk": "self_attn.k_proj",
+        "attention.wv": "self_attn.v_proj",
+        "attention.wo": "self_attn.o_proj",
+        "feed_forward.w1": "mlp.gate_proj",
+        "feed_forward.w2": "mlp.down_proj",
+        "feed_forward.w3": "mlp.up_proj",
+        "attention_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+    }
+    state = {
+        "model.embed_tokens.weight": meta["tok_embeddings.weight"],
+        "model.norm.weight": meta["norm.weight"],
+    }
+    for layer in range(2):
+        for theirs, ours in names.items():
+            weight = meta[f"layers.{layer}.{theirs}.weight"]
+            heads = {"attention.wq": NUM_HEADS, "attention.wk": NUM_KV_HEADS}.get(theirs)
+            weight = halves(weight, heads) if heads else weight
+            state[f"model.layers.{layer}.{ours}.weight"] = weight.contiguous()
+    return state
+
+
+@pytest.fixture
+def meta_file(tmp_path):
+    path = tmp_path / "llama" / "original" / "consolidated.00.pth"
+    path.parent.mkdir(parents=True)
+    torch.save(llama_weights(), path)
+    return path
+
+
+def test_released_names_are_metas_with_the_embedding_split():
+    state = {n: list(v.shape) for n, v in released_state_dict(golden_model()).items()}
+    expected = golden("embeddings.json")["sin_cos_plus_learned"]["keys"]
+    embedding = {n: shape for n, shape in expected.items() if n.startswith("tok_embeddings.")}
+    layer = {
+        "attention.wq": [32, 32],
+        "attention.wk": [16, 32],
+        "attention.wv": [16, 32],
+        "attention.wo": [32, 32],
+        "feed_forward.w1": [64, 32],
+        "feed_forward.w2": [32, 64],
+        "feed_forward.w3": [64, 32],
+        "attention_norm": [32],
+        "ffn_norm": [32],
+    }
+    body = {f"layers.{i}.{n}.weight": shape for i in range(2) for n, shape in layer.items()}
+    assert state == embedding | body | {"norm.weight": [32], "output.weight": [130495, 32]}
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_released_file_round_trips(tmp_path, suffix):
+    model, path = tiny_model(seed=1), tmp_path / f"meta_model_9{suffix}"
+    (torch.save if suffix == ".pt" else save_file)(released_state_dict(model), path)
+    other = tiny_model(seed=2)
+    assert not torch.equal(logits(other), logits(model))
+    load_released(other, path)
+    assert torch.equal(logits(other), logits(model))
+
+
+@pytest.mark.parametrize("place", ["file", "its folder", "the folder above"])
+def test_llama_is_found_as_file_or_folder(meta_file, place):
+    path = {"file": meta_file, "its folder": meta_file.parent}.get(place, meta_file.parents[1])
+    model = tiny_model()
+    load_llama(model, path)
+    llama, released = llama_weights(), released_state_dict(model)
+    for name in llama.keys() - {"rope.freqs", "tok_embeddings.weight", "output.weight"}:
+        assert torch.equal(released[name], llama[name]), name
+    text = released["tok_embeddings.token_embedding.weight"]
+    assert torch.equal(text, llama["tok_embeddings.weight"])
+
+
+def test_the_head_starts_from_the_text_embedding(meta_file):
+    model = tiny_model()
+    load_llama(model, meta_file, "llama")
+    text = llama_weights()["tok_embeddings.weight"]
+    assert torch.equal(model.output.weight[:512], text)
+    expected = text.mean(dim=0).expand(model.output.out_features - 512, -1)
+    torch.testing.assert_close(model.output.weight[512:], expected)
+
+
+def test_the_references_head_stays_random(meta_file):
+    model = tiny_model()
+    before = model.output.weight.clone()
+    load_llama(model, meta_file, "random")
+    assert torch.equal(model.output.weight, before)
+
+
+@pytest.mark.parametrize("num_files", [1, 2])
+def test_hugging_face_files_hold_the_same_llama(meta_file, tmp_path, num_files):
+    state = as_hugging_face(llama_weights())
+    if num_files == 1:
+        save_file(state, tmp_path / "model.safetensors")
+    else:
+        files = {n: f"model-{i % 2 + 1:05d}-of-00002.safetensors" for i, n in enumerate(state)}
+        for file in set(files.values()):
+            save_file({n: v for n, v in state.items() if files[n] == file}, tmp_path / file)
+        index = tmp_path / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": files}))
+    meta, hugging_face = tiny_model(), tiny_model()
+    load_llama(meta, meta_file)
+    load_llama(hugging_face, tmp_path)
+    assert torch.equal(logits(hugging_face), logits(meta))
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": 3}'])
+def test_a_broken_index_is_refused(tmp_path, index):
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(InputError, match="weight_map"):
+        load_llama(tiny_model(), tmp_path)
+
+
+def test_an_index_cannot_name_files_elsewhere(tmp_path):
+    save_file(as_hugging_face(llama_weights()), tmp_path / "outside.safetensors")
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "../outside.safetensors"}}))
+    with pytest.raises(InputError, match="no such file"):
+        load_llama(tiny_model(), folder)
+
+
+def test_a_folder_without_llama_says_what_was_looked_for(tmp_path):
+    with pytest.raises(InputError, match=r"consolidated\.00\.pth nor model\.safetensors"):
+        load_llama(tiny_model(), tmp_path)
+
+
+def test_all_misfits_are_listed():
+    state = released_state_dict(tiny_model())
+    del state["norm.weight"]
+    state["tok_embeddings.more.weight"] = torch.zeros(1)
+    state["output.weight"] = torch.zeros(7, WIDTH)
+    state["layers.0.attention.wq.weight"][0, 0] = torch.nan
+    with pytest.raises(InputError) as caught:
+        load_released_state(tiny_model(), state, "the file")
+    message = str(caught.value)
+    assert "the file" in message
+    assert "missing norm.scale" in message
+    assert "unexpected tok_embeddings.more.weight" in message
+    assert "output.weight has shape (7, 32), expected (1159, 32)" in message
+    assert "layers.0.attn.q_proj.weight holds NaN" in message
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_nan_and_infinity_are_refused(bad):
+    state = released_state_dict(tiny_model(seed=1))
+    state["norm.weight"][3] = bad
+    model = tiny_model(seed=2)
+    before = logits(model)
+    with pytest.raises(InputError, match=r"norm\.scale holds NaN or Inf"):
+        load_released_state(model, state, "file")
+    assert torch.equal(logits(model), before)
+
+
+def test_names_of_another_model_are_refused():
+    with pytest.raises(InputError, match="Expected Meta's parameter names"):
+        load_released_state(tiny_model(), {"encoder.conv.weight": torch.zeros(1)}, "file")
+
+
+def test_a_llama_of_another_size_is_refused(tmp_path):
+    llama = llama_weights() | {"tok_embeddings.weight": torch.zeros(600, WIDTH)}
+    torch.save(llama, tmp_path / "consolidated.00.pth")
+    with pytest.raises(InputError, match=r"shape \(600, 32\), expected \(512, 32\)"):
+        load_llama(tiny_model(), tmp_path)
