@@ -1,0 +1,270 @@
+"""The rules of the house, read from the source: who imports whom, sizes, literals."""
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(
+    path
+    for folder in ("kyvo", "scripts", "benchmarks")
+    for path in (ROOT / folder).rglob("*.py")
+    if "configs" not in path.parts
+)
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+PACKAGE = [p for p in FILES if p.is_relative_to(ROOT / "kyvo") and p != ROOT / "kyvo/__init__.py"]
+SCRIPTS = [p for p in FILES if p.parent == ROOT / "scripts"]
+each_file = pytest.mark.parametrize("path", FILES, ids=NAMES)
+
+# What each part may import of the others. Every part may use the foundation.
+FOUNDATION = {"errors", "files", "cli", "config", "tensors", "vocabulary", "text"}
+MODALITIES = {"scenes", "images", "shapes"}
+LANGUAGE = {*MODALITIES, "sequences", "grammar", "data"}
+MAY_IMPORT = {
+    "errors": set(),
+    "files": {"errors"},
+    "cli": {"errors"},
+    "tensors": {"errors", "files"},
+    "config": {"errors", "files"},
+    "vocabulary": {"errors"},
+    "text": {"errors", "files", "vocabulary"},
+    "scenes": FOUNDATION,
+    "optim": FOUNDATION,
+    "images": FOUNDATION | {"optim"},
+    "shapes": FOUNDATION,
+    "world": FOUNDATION | MODALITIES,
+    "metrics": FOUNDATION | MODALITIES,
+    "sequences": FOUNDATION | MODALITIES,
+    "grammar": FOUNDATION | MODALITIES | {"sequences"},
+    "data": FOUNDATION | MODALITIES | {"sequences", "world"},
+    "models": FOUNDATION | LANGUAGE,
+    "training": FOUNDATION | LANGUAGE | {"models", "optim"},
+    "decoding": FOUNDATION | LANGUAGE | {"models"},
+    "report": FOUNDATION | LANGUAGE | {"metrics", "world"},
+}
+OPTIONAL_PACKAGES = {
+    "bpy",
+    "gradio",
+    "huggingface_hub",
+    "jinja2",
+    "matplotlib",
+    "mitsuba",
+    "mpl_toolkits",
+    "plotly",
+    "tensorboard",
+    "wandb",
+}
+DATASETS = {"clevr", "objaworld", "objectron", "arkitscenes"}
+# Where a data set's own rules live, as data.
+DATASET_FILES = {"kyvo/vocabulary.py", "kyvo/scenes/schema.py", "kyvo/metrics/jaccard.py"}
+MAX_FILE, MAX_FUNCTION, MAX_TRAINING_LOOP, MAX_COLUMNS = 600, 60, 120, 100
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def nodes(path: Path, *kinds: type[ast.AST]) -> Iterator[ast.AST]:
+    return (node for node in ast.walk(tree(path)) if isinstance(node, kinds))
+
+
+def modules_of(statement: ast.AST) -> list[str]:
+    """Full names of what an import statement imports, members included."""
+    if isinstance(statement, ast.Import):
+        return [alias.name for alias in statement.names]
+    if isinstance(statement, ast.ImportFrom):
+        assert statement.level == 0, "imports are absolute"
+        return [f"{statement.module}.{alias.name}" for alias in statement.names]
+    return []
+
+
+def imported(path: Path) -> set[str]:
+    return {n for node in nodes(path, ast.Import, ast.ImportFrom) for n in modules_of(node)}
+
+
+def part_of(path: Path) -> str:
+    """The part of the package that a file belongs to, such as ``scenes`` or ``text``."""
+    return path.relative_to(ROOT / "kyvo").parts[0].removesuffix(".py")
+
+
+def parts_imported(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imported(path) if name.startswith("kyvo.")}
+
+
+def functions(body: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (
+        node for node in ast.walk(body) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+
+
+def test_the_files_are_found() -> None:
+    assert {"kyvo/vocabulary.py", "kyvo/scenes/codec.py"} <= set(NAMES)
+    assert any(name.startswith("scripts/") for name in NAMES)
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    part = part_of(path)
+    assert part in MAY_IMPORT, f"say in MAY_IMPORT what kyvo.{part} may import"
+    wrong = parts_imported(path) - MAY_IMPORT[part] - {part}
+    assert not wrong, f"{path.name} may not import {', '.join(sorted(wrong))}"
+
+
+def test_the_rule_itself_has_no_circle() -> None:
+    """Taking away, again and again, every part that imports none of the rest leaves nothing."""
+    rest = {part: set(allowed) for part, allowed in MAY_IMPORT.items()}
+    while leaves := {part for part, allowed in rest.items() if not allowed & rest.keys()}:
+        rest = {part: allowed for part, allowed in rest.items() if part not in leaves}
+    assert not rest
+
+
+def test_no_circles_between_parts() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in PACKAGE:
+        graph.setdefault(part_of(path), set()).update(parts_imported(path) - {part_of(path)})
+    while leaves := {part for part, used in graph.items() if not used & graph.keys()}:
+        graph = {part: used for part, used in graph.items() if part not in leaves}
+    assert not graph, f"a circle among {sorted(graph)}"
+
+
+@each_file
+def test_metrics_and_world_stay_light(path: Path) -> None:
+    """They import none of models, training, decoding; metrics not even torch."""
+    if path.parts[-2] not in ("metrics", "world"):
+        return
+    assert not parts_imported(path) & {"models", "training", "decoding"}
+    roots = {name.split(".")[0] for name in imported(path)}
+    assert path.parts[-2] != "metrics" or not roots & {"torch", "torchtune", "torchao"}
+
+
+def test_metrics_need_no_torch_through_others() -> None:
+    """Everything that kyvo.metrics reaches inside the package does without torch."""
+    todo = [p for p in FILES if p.parts[-2] == "metrics"]
+    seen: set[Path] = set()
+    while todo:
+        path = todo.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        assert not any(name.split(".")[0] in ("torch", "torchtune") for name in imported(path)), (
+            f"{path.relative_to(ROOT)} imports torch and kyvo.metrics needs it"
+        )
+        todo += [f for name in imported(path) if name.startswith("kyvo.") for f in files_of(name)]
+
+
+def files_of(name: str) -> list[Path]:
+    """Files that importing the dotted ``name`` runs: packages' ``__init__`` and the module."""
+    parts = name.split(".")
+    candidates = []
+    for i in range(1, len(parts) + 1):
+        base = ROOT.joinpath(*parts[:i])
+        candidates += [base.with_suffix(".py"), base / "__init__.py"]
+    return [path for path in candidates if path.is_file()]
+
+
+@each_file
+def test_imports_inside_functions_are_of_optional_packages(path: Path) -> None:
+    for function in functions(tree(path)):
+        for node in ast.walk(function):
+            for name in modules_of(node):
+                assert name.split(".")[0] in OPTIONAL_PACKAGES, (
+                    f"{path.name}:{node.lineno}: import {name} at the top of the file"  # type: ignore[attr-defined]
+                )
+
+
+@each_file
+def test_sizes(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_FILE
+    for function in functions(tree(path)):
+        is_loop = function.name == "train" and path.parts[-2] in ("scripts", "training")
+        limit = MAX_TRAINING_LOOP if is_loop else MAX_FUNCTION
+        length = (function.end_lineno or 0) - function.lineno + 1
+        assert length - docstring_lines(function) <= limit, f"{function.name}: {length} lines"
+
+
+def docstring_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    return len((ast.get_docstring(function, clean=False) or "").splitlines())
+
+
+@each_file
+def test_plain_narrow_lines(path: Path) -> None:
+    text = path.read_text()
+    assert text.isascii()
+    wide = [i for i, line in enumerate(text.splitlines(), 1) if len(line) > MAX_COLUMNS]
+    assert not wide, f"lines over {MAX_COLUMNS} columns: {wide}"
+
+
+@each_file
+def test_no_data_set_is_named_in_a_condition(path: Path) -> None:
+    if str(path.relative_to(ROOT)) in DATASET_FILES:
+        return
+    conditions = [
+        *(n.test for n in nodes(path, ast.If, ast.IfExp, ast.While)),  # type: ignore[attr-defined]
+        *nodes(path, ast.Compare, ast.match_case),
+    ]
+    for condition in conditions:
+        assert not words_of(condition) & DATASETS, f"line {getattr(condition, 'lineno', '?')}"
+
+
+def words_of(node: ast.AST) -> set[str]:
+    """String literals of an expression; keys that look something up decide nothing."""
+    if isinstance(node, ast.Subscript):
+        return words_of(node.value)
+    if isinstance(node, ast.Constant):
+        return {str(node.value).lower()}
+    return {word for child in ast.iter_child_nodes(node) for word in words_of(child)}
+
+
+@each_file
+def test_no_literal_token_ids(path: Path) -> None:
+    if path == ROOT / "kyvo/vocabulary.py":
+        return
+    for node in nodes(path, ast.Constant):
+        value = node.value  # type: ignore[attr-defined]
+        is_id = type(value) is int and 128_000 <= value <= 137_700 and value & (value - 1)
+        assert not is_id, f"line {node.lineno}: {value}"  # type: ignore[attr-defined]
+
+
+@each_file
+def test_only_files_loads_arrays_and_nothing_unpickles(path: Path) -> None:
+    allowed = {"kyvo/files.py": {"load"}}.get(str(path.relative_to(ROOT)), set())
+    for node in nodes(path, ast.Attribute):
+        owner = node.value.id if isinstance(node.value, ast.Name) else ""  # type: ignore[attr-defined]
+        is_load = owner in ("np", "numpy", "pickle") and node.attr in ("load", "loads")  # type: ignore[attr-defined]
+        assert not is_load or node.attr in allowed, f"line {node.lineno}"  # type: ignore[attr-defined]
+    for node in nodes(path, ast.Call):
+        keywords = {k.arg: k.value for k in node.keywords}  # type: ignore[attr-defined]
+        for name, bad in (("allow_pickle", True), ("weights_only", False)):
+            value = keywords.get(name)
+            assert not (isinstance(value, ast.Constant) and value.value is bad)
+
+
+@each_file
+def test_public_things_have_docstrings(path: Path) -> None:
+    assert ast.get_docstring(tree(path)), "the module has none"
+    bodies = [tree(path), *nodes(path, ast.ClassDef)]
+    for body in bodies:
+        for node in body.body:  # type: ignore[attr-defined]
+            is_definition = isinstance(node, ast.ClassDef | ast.FunctionDef)
+            if is_definition and not node.name.startswith("_"):
+                is_usual = node.name in ("forward", "main")
+                owner = getattr(body, "name", "")
+                assert is_usual or owner.startswith("_") or ast.get_docstring(node), (
+                    f"{owner} {node.name}"
+                )
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_are_thin_commands(path: Path) -> None:
+    """They parse, call and print; every flag has a help text."""
+    source = path.read_text()
+    is_recipe = any(name.startswith("torch") for name in imported(path))
+    assert is_recipe or len(source.splitlines()) <= 110
+    assert 'if __name__ == "__main__":\n    kyvo.cli.run(main)\n' in source
+    for call in nodes(path, ast.Call):
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":  # type: ignore[attr-defined]
+            assert any(k.arg == "help" for k in call.keywords), f"line {call.lineno}"  # type: ignore[attr-defined]
