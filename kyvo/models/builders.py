@@ -15,7 +15,12 @@ from torchtune.modules import (
 )
 
 from kyvo.errors import InputError
-from kyvo.models.embedding import ImageProjection, MixedEmbedding, NumberEmbedding
+from kyvo.models.embedding import (
+    ImageProjection,
+    MixedEmbedding,
+    NumberEmbedding,
+    sin_cos_table,
+)
 from kyvo.vocabulary import Vocabulary
 
 
@@ -60,6 +65,7 @@ def kyvo_model(
     image_projection: ImageProjection = "linear",
     train_text_embedding: bool = False,
     initial_std: float = 0.02,
+    head_number_scale: float = 0.0,
 ) -> KyvoModel:
     """A model of any size with random weights (normal, ``initial_std``); norms start at one.
 
@@ -73,6 +79,8 @@ def kyvo_model(
         image_projection: from codes to the model's width.
         train_text_embedding: train the rows of text ids too; the paper freezes them.
         initial_std: standard deviation of random weights.
+        head_number_scale: adds the sin-cos table times this to the head's number rows, so that
+            neighbouring numbers start alike: a small model then needs fewer samples.
 
     Raises:
         InputError: dimensions that do not divide each other.
@@ -105,6 +113,7 @@ def kyvo_model(
         output=nn.Linear(embed_dim, vocabulary.size, bias=False),
     )
     _initialise(model, initial_std)
+    _relate_numbers(model, vocabulary, head_number_scale)
     model.tok_embeddings.token_embedding.weight.requires_grad_(train_text_embedding)
     return model
 
@@ -196,6 +205,13 @@ def _initialise(model: KyvoModel, std: float) -> None:
             nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
         else:
             nn.init.normal_(parameter, std=scale)
+
+
+@torch.no_grad()
+def _relate_numbers(model: KyvoModel, vocabulary: Vocabulary, scale: float) -> None:
+    rows = vocabulary.number
+    table = sin_cos_table(rows.size, model.output.weight.shape[1])
+    model.output.weight[rows.start : rows.stop] += scale * table
 
 
 def num_parameters(model: nn.Module, trainable_only: bool = False) -> int:
