@@ -144,3 +144,14 @@ def test_greedy_continuations_are_those_of_the_released_code(task):
         same = int(is_clear.int().cumprod(0).sum())
         assert found[i][:same].tolist() == row["generated"][length : length + same]
     assert num_clear > 20
+
+
+@pytest.mark.gpu
+def test_greedy_decoding_on_the_gpu_equals_uncached_decoding_on_the_cpu(greedy):
+    model, prompts, expected = greedy
+    found = {}
+    for batch_size in (1, 5, 13):
+        generator = Generator(model.to("cuda"), EOS, 40, batch_size)
+        found[batch_size] = [ids.tolist() for _, ids in sorted(generator.generate(prompts))]
+    model.to("cpu")
+    assert found == dict.fromkeys(found, expected)

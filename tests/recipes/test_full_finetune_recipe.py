@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -364,3 +365,23 @@ def test_bad_input_is_told_before_training(root, broken, monkeypatch, capsys, ov
 
 def test_a_missing_config_is_told(monkeypatch, capsys, tmp_path):
     assert "config.yaml: no such file" in refusal(monkeypatch, capsys, tmp_path)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("choice", [["precision=bf16_mixed"], EIGHT_BIT, ["compile=true"]], ids=str)
+def test_gpu_runs_learn_and_go_on_where_they_stopped(root, tmp_path, choice, capsys):
+    overrides = ["device=cuda", "epochs=20", "log_every_n_steps=5", *choice]
+    folder = train(root, tmp_path / "run", *overrides)
+    losses = [line["loss"] for line in metrics(folder) if "loss" in line]
+    assert losses[-1] < 0.8 * losses[0]
+    checkpoint, skipped = latest_checkpoint(folder)
+    assert checkpoint.step == 60
+    assert not skipped
+
+    shutil.rmtree(checkpoint.folder)
+    train(root, folder, *overrides)
+    assert "resuming" in capsys.readouterr().out
+    again, _ = latest_checkpoint(folder)
+    assert again.step == 60
+    for name, weight in again.weights().items():
+        assert torch.isfinite(weight).all(), name

@@ -193,7 +193,6 @@ def test_bad_sizes_and_devices_are_refused() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_cpu() -> None:
     scenes = [sample_scene(index, "train", 1, OPTIONS) for index in range(4)]
     difference = abs(render(scenes, 64, 64, 2, "cuda").astype(int) - render(scenes, 64, 64, 2))

@@ -1,0 +1,48 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kyvo.errors import InputError
+from kyvo.images.codebook import load_codebook, save_codebook
+
+TABLE = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dim", [4, None])
+def test_round_trip(tmp_path: Path, dim: int | None) -> None:
+    save_codebook(tmp_path / "codebook.npy", TABLE)
+    loaded = load_codebook(tmp_path / "codebook.npy", 6, dim)
+    assert loaded.dtype == np.float32
+    assert np.array_equal(loaded, TABLE)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (TABLE[:5], r"found float32 \(5, 4\), expected float32 \(6, 4\)"),
+        (TABLE[:, :3], r"\(6, 3\)"),
+        (TABLE[0], r"\(4,\)"),
+        (TABLE.astype(np.float64), "found float64"),
+        (TABLE.astype(np.int32), "found int32"),
+        (np.where(np.arange(6)[:, None] == 3, np.nan, TABLE).astype(np.float32), "row 3"),
+        (np.where(np.arange(6)[:, None] == 5, np.inf, TABLE).astype(np.float32), "row 5"),
+    ],
+)
+def test_wrong_tables_are_refused(tmp_path: Path, table: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "codebook.npy", table)
+    with pytest.raises(InputError, match=message):
+        load_codebook(tmp_path / "codebook.npy", 6, 4)
+
+
+def test_pickled_and_broken_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "codebook.npy"
+    np.save(path, np.array([{"a": 1}], dtype=object))
+    with pytest.raises(InputError, match="not a plain"):
+        load_codebook(path, 6)
+    path.write_bytes(pickle.dumps(TABLE))
+    with pytest.raises(InputError, match="not a plain"):
+        load_codebook(path, 6)
+    with pytest.raises(InputError, match="no such file"):
+        load_codebook(tmp_path / "missing.npy", 6)
