@@ -61,15 +61,14 @@ class MuonAdamW(torch.optim.Optimizer):
         """Update all weights that have a gradient."""
         assert closure is None
         for group in self.param_groups:
-            weights = [w for w in group["params"] if w.grad is not None]
-            for weight in weights:
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
+            weights: list[Any] = [w for w in group["params"] if w.grad is not None]
+            if weights and group["weight_decay"]:
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             if group["is_hidden"]:
                 for same_shape in _by_shape(weights):
                     self._muon(same_shape, group)
-            else:
-                for weight in weights:
-                    self._adam(weight, group)
+            elif weights:
+                self._adam(weights, group)
 
     def _muon(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
         """Weights of one shape, together."""
@@ -83,15 +82,22 @@ class MuonAdamW(torch.optim.Optimizer):
         for weight, step_RC in zip(weights, steps_MRC, strict=True):
             weight.add_(step_RC.view_as(weight), alpha=-group["lr"] * scale)
 
-    def _adam(self, weight: nn.Parameter, group: dict[str, Any]) -> None:
-        mean, square = self._state(weight, "exp_avg"), self._state(weight, "exp_avg_sq")
-        count = self.state[weight]["step"] = self.state[weight].get("step", 0) + 1
-        gradient, (first, second) = weight.grad, group["betas"]
-        assert gradient is not None
-        mean.lerp_(gradient, 1 - first)
-        square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        root = (square / (1 - second**count)).sqrt_().add_(group["eps"])
-        weight.addcdiv_(mean, root, value=-group["lr"] / (1 - first**count))
+    def _adam(self, weights: list[Any], group: dict[str, Any]) -> None:
+        first, second = group["betas"]
+        gradients = [w.grad for w in weights if w.grad is not None]
+        means = [self._state(w, "exp_avg") for w in weights]
+        squares = [self._state(w, "exp_avg_sq") for w in weights]
+        counts = [self.state[w].get("step", 0) + 1 for w in weights]
+        torch._foreach_lerp_(means, gradients, 1 - first)
+        torch._foreach_mul_(squares, second)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - second)
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_div_(roots, [(1 - second**count) ** 0.5 for count in counts])
+        torch._foreach_add_(roots, group["eps"])
+        steps = [-group["lr"] / (1 - first**count) for count in counts]
+        torch._foreach_addcdiv_(weights, means, roots, steps)
+        for weight, count in zip(weights, counts, strict=True):
+            self.state[weight]["step"] = count
 
     def _state(self, weight: nn.Parameter, name: str) -> Tensor:
         state: dict[str, Any] = self.state[weight]

@@ -1,6 +1,7 @@
 """Reading tensors from files of strangers: nothing in them is ever run."""
 
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from kyvo.errors import InputError
 from kyvo.files import require_file
+
+_LISTED = 8
 
 
 class _Inert:
@@ -75,3 +78,40 @@ def _cause(error: Exception) -> str:
     if text.startswith("Weights only load failed"):
         text = re.split(r"WeightsUnpickler error:|\n\n", text, maxsplit=1)[-1]
     return re.split(r"[.]?\n|[.] |[.]$", text.strip(), maxsplit=1)[0] or type(error).__name__
+
+
+def check_weights(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    source: str,
+    optional: Collection[str] = (),
+) -> None:
+    """Compare names and shapes of weights, and refuse values that are not finite.
+
+    Those of ``expected`` that are ``optional`` need not be there; ``source`` names the weights.
+
+    Raises:
+        InputError: listing the missing, unexpected, mis-shaped and non-finite weights.
+    """
+    common = [name for name in expected if name in found]
+    groups = {
+        "missing": [n for n in expected if n not in found and n not in optional],
+        "unexpected": [name for name in found if name not in expected],
+        "wrong shape": [
+            f"{name} {tuple(found[name].shape)}, not {tuple(expected[name].shape)}"
+            for name in common
+            if found[name].shape != expected[name].shape
+        ],
+        "NaN or infinite": [name for name in common if not found[name].isfinite().all()],
+    }
+    problems = [f"{title}: {_listing(names)}" for title, names in groups.items() if names]
+    if problems:
+        raise InputError(
+            f"{source}: the weights do not fit: {'; '.join(problems)}. "
+            "Check that they belong together: size, vocabulary and kind of the model in the config."
+        )
+
+
+def _listing(names: list[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

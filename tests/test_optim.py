@@ -69,3 +69,17 @@ def test_learning_rates_of_the_groups_scale_together() -> None:
     optimizer.step()
     schedule.step()
     assert [g["lr"] for g in optimizer.param_groups] == [0.05, 5e-4]
+
+
+def test_weights_of_one_shape_are_updated_on_their_own() -> None:
+    together = _weights((4, 18), (4, 18), (4, 2, 3, 3))
+    alone = [nn.Parameter(w.detach().clone()) for w in together]
+    optimizers = [MuonAdamW([{"params": together, "is_hidden": True}], muon_lr=0.1)]
+    optimizers += [MuonAdamW([{"params": [w], "is_hidden": True}], muon_lr=0.1) for w in alone]
+    for _ in range(3):
+        for weight in (*together, *alone):
+            weight.grad = 2 * weight.detach()
+        for optimizer in optimizers:
+            optimizer.step()
+    for first, second in zip(together, alone, strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=1e-5)

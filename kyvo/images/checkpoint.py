@@ -5,39 +5,24 @@ FOLDER/checkpoints/last.ckpt                       {"state_dict": {name: tensor}
 """
 
 import dataclasses
-import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import Tensor
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from yaml import YAMLError
 
 from kyvo.config import build_config
 from kyvo.errors import InputError
 from kyvo.files import atomic_file, check_output_name, require_file
 from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.tensors import check_weights, read_state_dict
 
 _TARGETS = {"nearest": "taming.models.vqgan.VQModel", "gumbel": "taming.models.vqgan.GumbelVQ"}
 _OWN_PARAMS = ("embed_dim", "n_embed")
-_LISTED = 8
-
-
-class _Inert:
-    """Stands in for the training library's classes that old checkpoints mention."""
-
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> "_Inert":
-        return super().__new__(cls)
-
-    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, _state: Any) -> None:
-        pass
+# What the checkpoints of 2021 name besides tensors.
+_HARMLESS = ("pytorch_lightning.",)
 
 
 def load_vqgan(path: Path | str) -> VQGAN:
@@ -52,7 +37,7 @@ def load_vqgan(path: Path | str) -> VQGAN:
     folder = Path(path)
     config = read_vqgan_config(_find_config(folder))
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    weights = read_weights(checkpoint, "VQGAN checkpoint")
+    weights = read_state_dict(checkpoint, "VQGAN checkpoint", _HARMLESS)
     weights = {name: value for name, value in weights.items() if not name.startswith("loss.")}
     model = VQGAN(config)
     check_weights(weights, model.state_dict(), f"VQGAN checkpoint: {checkpoint}")
@@ -92,56 +77,6 @@ def read_vqgan_config(path: Path | str) -> VQGANConfig:
     own = {key: params[key] for key in _OWN_PARAMS if key in params}
     values = {**shape, **own, "quantizer": _quantizer_of(model.get("target"), path)}
     return build_config(VQGANConfig, values, f"VQGAN config: {path}")
-
-
-def read_weights(path: Path | str, purpose: str) -> dict[str, Tensor]:
-    """The tensors of a torch file: its ``state_dict``, or the file itself if it has none.
-
-    Only plain data is unpickled. Classes of ``pytorch_lightning``, which Lightning's checkpoints
-    mention, become inert placeholders; a file that asks for any other class is refused.
-
-    Raises:
-        InputError: the file is missing, damaged, asks for code, or holds no named tensors.
-    """
-    path = require_file(path, purpose)
-    try:
-        placeholders = _placeholders(path, purpose)
-        with safe_globals(placeholders):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = str(error).split("\n", 1)[0]
-        raise InputError(f"{purpose}: {path}: not a readable torch file: {reason}") from None
-    weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(weights, Mapping) or not all(map(_is_named_tensor, weights.items())):
-        raise InputError(f"{purpose}: {path}: expected a dict of tensors or a 'state_dict' of it.")
-    return dict(weights)
-
-
-def check_weights(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str) -> None:
-    """Compare names and shapes of weights, and refuse values that are not finite.
-
-    Raises:
-        InputError: listing the missing, unexpected, mis-shaped and non-finite weights.
-    """
-    common = [name for name in expected if name in found]
-    groups = {
-        "missing": [name for name in expected if name not in found],
-        "unexpected": [name for name in found if name not in expected],
-        "wrong shape": [
-            f"{name} {tuple(found[name].shape)}, not {tuple(expected[name].shape)}"
-            for name in common
-            if found[name].shape != expected[name].shape
-        ],
-        "NaN or infinite": [name for name in common if not found[name].isfinite().all()],
-    }
-    problems = [f"{title}: {_listing(names)}" for title, names in groups.items() if names]
-    if problems:
-        raise InputError(
-            f"{source}: the weights do not fit: {'; '.join(problems)}. "
-            "Check that config and checkpoint belong together."
-        )
 
 
 def _find_config(folder: Path) -> Path:
@@ -184,23 +119,3 @@ def _project(config: VQGANConfig) -> dict[str, Any]:
     loss = {"target": "taming.modules.losses.DummyLoss"}
     params = {**own, "ddconfig": shape, "lossconfig": loss}
     return {"model": {"target": _TARGETS[config.quantizer], "params": params}}
-
-
-def _placeholders(path: Path, purpose: str) -> list[Any]:
-    names = get_unsafe_globals_in_checkpoint(path)
-    refused = [name for name in names if not name.startswith("pytorch_lightning.")]
-    if refused:
-        raise InputError(
-            f"{purpose}: {path}: refused: loading it would need {_listing(refused)}, which could "
-            "run code. Save the bare state dict again and use that."
-        )
-    return [(_Inert, name) for name in names]
-
-
-def _is_named_tensor(item: tuple[Any, Any]) -> bool:
-    return isinstance(item[0], str) and isinstance(item[1], Tensor)
-
-
-def _listing(names: list[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

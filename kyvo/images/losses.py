@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kyvo.errors import InputError
-from kyvo.images.checkpoint import check_weights, read_weights
+from kyvo.tensors import check_weights, read_state_dict
 
 # Channels of VGG16's convolutions; a new group starts after each pooling.
 _VGG16_GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -90,13 +90,13 @@ def load_perceptual_loss(vgg16_weights: Path, lpips_weights: Path) -> Perceptual
         InputError: a file is missing or does not hold the expected weights.
     """
     loss = PerceptualLoss()
-    features = read_weights(vgg16_weights, "VGG16 weights")
+    features = read_state_dict(vgg16_weights, "VGG16 weights")
     features = {k: v for k, v in features.items() if not k.startswith("classifier.")}
     heads = {f"features.{k}": v for k, v in loss.features.state_dict().items()}
     check_weights(features, heads, f"VGG16 weights: {vgg16_weights}")
     loss.features.load_state_dict({k.removeprefix("features."): v for k, v in features.items()})
     named = {f"lin{i}.model.1.weight": weight for i, weight in enumerate(loss.heads.parameters())}
-    lpips = read_weights(lpips_weights, "LPIPS weights")
+    lpips = read_state_dict(lpips_weights, "LPIPS weights")
     check_weights(lpips, named, f"LPIPS weights: {lpips_weights}")
     for name, weight in named.items():
         weight.data.copy_(lpips[name])

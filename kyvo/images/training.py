@@ -30,10 +30,10 @@ from kyvo.images.losses import (
     load_perceptual_loss,
     reconstruction_loss,
 )
-from kyvo.images.muon import Muon
 from kyvo.images.preprocessing import list_pictures, load_picture, to_model_range
 from kyvo.images.quantizers import as_rows
 from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.optim import MuonAdamW
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class VQGANTrainer:
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model = self._place(VQGAN(config.model))
         self.codebook = CodebookTrainer(config.codebook, self.model.codebook, config.seed)
-        self.optimizers = self._model_optimizers()
+        self.optimizer = self._model_optimizer()
         self.perceptual = self._perceptual_loss()
         self.discriminator: nn.Module | None = None
         if config.loss.discriminator:
@@ -148,7 +148,7 @@ class VQGANTrainer:
         self.started = self.logged = time.perf_counter()
         batches = self._batches()
         step = 0
-        with tqdm(total=config.max_steps, desc="vqgan", unit="step") as bar:
+        with tqdm(total=config.max_steps, desc="vqgan", unit="step", disable=None) as bar:
             while self._progress(step) < 1:
                 terms = self._train_step(next(batches), step)
                 step += 1
@@ -209,7 +209,7 @@ class VQGANTrainer:
                 f"VQGAN training: the loss is {loss.item()} at step {step}. The last checkpoint "
                 "stays. Lower optimizer.learning_rate or use precision float32."
             )
-        _update(self.optimizers, loss)
+        _update(self.optimizer, loss)
         if self._adversarial(step):
             terms["discriminator"] = self._update_discriminator(images_BCHW, output_BCHW)
         return {"loss": loss, **terms}
@@ -280,7 +280,7 @@ class VQGANTrainer:
             real_logits = self.discriminator(images_BCHW)
             fake_logits = self.discriminator(output_BCHW.detach())
         loss = discriminator_loss(real_logits.float(), fake_logits.float())
-        _update([self.discriminator_optimizer], loss)
+        _update(self.discriminator_optimizer, loss)
         return loss.detach()
 
     def _progress(self, step: int) -> float:
@@ -294,9 +294,8 @@ class VQGANTrainer:
     def _set_learning_rates(self, step: int) -> None:
         rise = min(1, (step + 1) / max(self.config.optimizer.warmup_steps, 1))
         fall = (1 + math.cos(math.pi * min(self._progress(step), 1))) / 2
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = optimizer.defaults["lr"] * rise * fall
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.setdefault("highest_lr", group["lr"]) * rise * fall
 
     def _log_training(self, step: int, terms: dict[str, Tensor]) -> dict[str, str]:
         now = time.perf_counter()
@@ -307,7 +306,7 @@ class VQGANTrainer:
         self._write(
             step=step,
             **values,
-            learning_rate=self.optimizers[0].param_groups[0]["lr"],
+            learning_rate=self.optimizer.param_groups[-1]["lr"],
             codebook_usage=use.usage,
             codebook_perplexity=use.perplexity,
             images_per_second=speed,
@@ -352,13 +351,13 @@ class VQGANTrainer:
         rule = self.config.optimizer
         return torch.optim.Adam(parameters, rule.learning_rate, rule.betas, fused=True)
 
-    def _model_optimizers(self) -> list[torch.optim.Optimizer]:
+    def _model_optimizer(self) -> torch.optim.Optimizer:
         """Adam, and Muon for the convolutions between features where it is wanted."""
         rule, model = self.config.optimizer, self.model
         table = model.codebook if self.config.codebook.method == "ema" else None
         trained = [weight for weight in model.parameters() if weight is not table]
         if rule.muon_learning_rate is None:
-            return [self._adam(trained)]
+            return self._adam(trained)
         ends = {
             id(conv.weight)
             for half in (model.encoder, model.decoder)
@@ -367,7 +366,10 @@ class VQGANTrainer:
         inner = [weight for weight in trained if weight.ndim == 4 and id(weight) not in ends]
         chosen = {id(weight) for weight in inner}
         rest = [weight for weight in trained if id(weight) not in chosen]
-        return [self._adam(rest), Muon(inner, rule.muon_learning_rate)]
+        groups: list[dict[str, Any]] = [{"params": inner, "is_hidden": True}, {"params": rest}]
+        return MuonAdamW(
+            groups, rule.learning_rate, rule.muon_learning_rate, rule.betas, momentum=0.9
+        )
 
     def _perceptual_loss(self) -> nn.Module | None:
         weights = self.config.loss
@@ -421,12 +423,10 @@ def split_pictures(config: DataConfig, seed: int) -> tuple[list[Path], list[Path
     return train, held_out[: config.validation_pictures]
 
 
-def _update(optimizers: Sequence[torch.optim.Optimizer], loss: Tensor) -> None:
-    for optimizer in optimizers:
-        optimizer.zero_grad()
+def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
     loss.backward()
-    for optimizer in optimizers:
-        optimizer.step()
+    optimizer.step()
 
 
 def _device(name: str) -> torch.device:

@@ -15,7 +15,7 @@ from torchtune.models.convert_weights import hf_to_tune, meta_to_tune, tune_to_m
 from kyvo.errors import InputError
 from kyvo.files import read_json, require_file
 from kyvo.models.builders import KyvoModel
-from kyvo.tensors import read_state_dict
+from kyvo.tensors import check_weights, read_state_dict
 
 HeadStart = Literal["llama", "random"]
 _EMBEDDING = "tok_embeddings."
@@ -121,19 +121,5 @@ def _from_meta(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
 
 def _load(model: KyvoModel, state: Mapping[str, Tensor], where: str, required: set[str]) -> None:
     own = model.state_dict()
-    problems = [f"missing {name}" for name in sorted(required - set(state))]
-    for name, tensor in state.items():
-        if name not in own:
-            problems.append(f"unexpected {name}")
-        elif own[name].shape != tensor.shape:
-            found, expected = tuple(tensor.shape), tuple(own[name].shape)
-            problems.append(f"{name} has shape {found}, expected {expected}")
-        elif not torch.isfinite(tensor).all():
-            problems.append(f"{name} holds NaN or Inf")
-    if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise InputError(
-            f"{where}: the weights do not fit the model: {'; '.join(problems[:8])}{more}. "
-            "Check the model's size, its number embedding and its vocabulary in the config."
-        )
+    check_weights(state, own, where, optional=own.keys() - required)
     model.load_state_dict(dict(state), strict=False)

@@ -190,7 +190,7 @@ def test_a_payload_that_would_run_code_is_refused(run_folder: Path) -> None:
 )
 def test_other_contents_are_refused(run_folder: Path, content: Any) -> None:
     rewrite(run_folder, content)
-    with pytest.raises(InputError, match="expected a dict of tensors"):
+    with pytest.raises(InputError, match="holds no"):
         load_vqgan(run_folder)
 
 
@@ -198,7 +198,7 @@ def test_other_contents_are_refused(run_folder: Path, content: Any) -> None:
 def test_truncated_files_are_refused(run_folder: Path, keep: int) -> None:
     path = run_folder / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match="not a readable torch file"):
+    with pytest.raises(InputError, match="cannot be read as plain weights"):
         load_vqgan(run_folder)
 
 

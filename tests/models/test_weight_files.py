@@ -176,10 +176,10 @@ def test_all_misfits_are_listed():
         load_released_state(tiny_model(), state, "the file")
     message = str(caught.value)
     assert "the file" in message
-    assert "missing norm.scale" in message
-    assert "unexpected tok_embeddings.more.weight" in message
-    assert "output.weight has shape (7, 32), expected (1159, 32)" in message
-    assert "layers.0.attn.q_proj.weight holds NaN" in message
+    assert "missing: norm.scale" in message
+    assert "unexpected: tok_embeddings.more.weight" in message
+    assert "wrong shape: output.weight (7, 32), not (1159, 32)" in message
+    assert "NaN or infinite: layers.0.attn.q_proj.weight" in message
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
@@ -188,7 +188,7 @@ def test_nan_and_infinity_are_refused(bad):
     state["norm.weight"][3] = bad
     model = tiny_model(seed=2)
     before = logits(model)
-    with pytest.raises(InputError, match=r"norm\.scale holds NaN or Inf"):
+    with pytest.raises(InputError, match=r"NaN or infinite: norm\.scale"):
         load_released_state(model, state, "file")
     assert torch.equal(logits(model), before)
 
@@ -201,5 +201,5 @@ def test_names_of_another_model_are_refused():
 def test_a_llama_of_another_size_is_refused(tmp_path):
     llama = llama_weights() | {"tok_embeddings.weight": torch.zeros(600, WIDTH)}
     torch.save(llama, tmp_path / "consolidated.00.pth")
-    with pytest.raises(InputError, match=r"shape \(600, 32\), expected \(512, 32\)"):
+    with pytest.raises(InputError, match=r"\(600, 32\), not \(512, 32\)"):
         load_llama(tiny_model(), tmp_path)

@@ -267,7 +267,7 @@ def test_other_settings_in_the_same_run_are_refused(
         ("run_identifier=a/b", "cannot be a folder name"),
         ("codebook={0}/other.npy", "is not the one that"),
         ("checkpoint={0}/nowhere", "no whole checkpoint"),
-        ("model.num_layers=3", "missing layers.2"),
+        ("model.num_layers=3", "missing: layers.2"),
         ("model.max_seq_len=30", "but max_seq_len is 30"),
         ("scene_schema=kitchen", "no scene schema 'kitchen'"),
         ("vocabulary=clevr", "needs its text tokenizer"),
