@@ -13,6 +13,7 @@ import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
@@ -38,8 +39,14 @@ class Component:
         """Call the component; ``extra`` are the arguments that the program supplies."""
         try:
             return _locate(self.path)(*args, **{**self.arguments, **extra})
-        except TypeError as error:
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:
             raise InputError(f"{self.path}: {error}. Check the keys beside _component_.") from error
+        except ImportError as error:
+            raise InputError(
+                f"{self.path} needs a package that is not installed: {error}. Install it."
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -213,7 +220,8 @@ def _locate(path: str) -> Callable[..., Any]:
     except (ImportError, AttributeError):
         members = _public_names(module_name)
         raise InputError(f"no {path!r}; {suggest(name, members)}") from None
-    home = (getattr(target, "__module__", None) or "").split(".")[0]
+    defined = target.func if isinstance(target, partial) else target
+    home = (getattr(defined, "__module__", None) or "").split(".")[0]
     if not callable(target) or home not in _PACKAGES:
         raise InputError(f"{path!r} is not a component of {', '.join(_PACKAGES)}")
     return cast(Callable[..., Any], target)

@@ -296,3 +296,21 @@ def test_list_over_mapping_in_a_base(tmp_path: Path) -> None:
 def test_suggestions() -> None:
     assert suggest("wieght", ["weight", "name"]) == "did you mean 'weight'?"
     assert suggest("zzz", ["weight", "name"]) == "known: name, weight"
+
+
+@pytest.mark.parametrize(
+    ("component", "message"),
+    [
+        (Component("torch.optim.AdamW", {"lr": -1.0}), "Invalid learning rate"),
+        (Component("torch.optim.AdamW", {"betas": 3}), "Check the keys"),
+        (
+            Component("torchtune.training.metric_logging.WandBLogger", {"project": "p"}),
+            "not installed",
+        ),
+    ],
+    ids=str,
+)
+def test_components_that_cannot_be_built_tell_what_to_check(component, message):
+    given = [torch.nn.Parameter(torch.zeros(1))] if "optim" in component.path else []
+    with pytest.raises(InputError, match=message):
+        component.build(given) if given else component.build()

@@ -3,6 +3,8 @@
 Shapes: B samples, L positions, D width, V ids.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torchtune.models.llama3._component_builders import llama3_mlp
@@ -93,12 +95,7 @@ def kyvo_model(
     head_dim = embed_dim // num_heads
     rope = Llama3ScaledRoPE(head_dim, max_seq_len, rope_base, rope_scale_factor)
     layers = [
-        TransformerSelfAttentionLayer(
-            attn=_attention(embed_dim, num_heads, num_kv_heads, rope, max_seq_len),
-            mlp=llama3_mlp(dim=embed_dim, hidden_dim=intermediate_dim),
-            sa_norm=RMSNorm(embed_dim, eps=norm_eps),
-            mlp_norm=RMSNorm(embed_dim, eps=norm_eps),
-        )
+        _layer(embed_dim, num_heads, num_kv_heads, intermediate_dim, norm_eps, rope)
         for _ in range(num_layers)
     ]
     model = KyvoModel(
@@ -118,65 +115,37 @@ def kyvo_model(
     return model
 
 
-_LLAMA_3_2_1B = {
-    "num_layers": 16,
-    "num_heads": 32,
-    "num_kv_heads": 8,
-    "embed_dim": 2048,
-    "intermediate_dim": 8192,
-}
-_LLAMA_3_2_3B = {
-    "num_layers": 28,
-    "num_heads": 24,
-    "num_kv_heads": 8,
-    "embed_dim": 3072,
-    "intermediate_dim": 8192,
-}
+llama3_2_1b = partial(
+    kyvo_model,
+    num_layers=16,
+    num_heads=32,
+    num_kv_heads=8,
+    embed_dim=2048,
+    intermediate_dim=8192,
+)
+"""``kyvo_model`` with the dimensions of Llama-3.2-1B."""
+
+llama3_2_3b = partial(
+    kyvo_model,
+    num_layers=28,
+    num_heads=24,
+    num_kv_heads=8,
+    embed_dim=3072,
+    intermediate_dim=8192,
+)
+"""``kyvo_model`` with the dimensions of Llama-3.2-3B."""
 
 
-def llama3_2_1b(
-    *,
-    vocabulary: Vocabulary,
-    max_seq_len: int = 2048,
-    number_embedding: NumberEmbedding = "sin_cos_plus_learned",
-    image_projection: ImageProjection = "linear",
-    train_text_embedding: bool = False,
-) -> KyvoModel:
-    """``kyvo_model`` with the dimensions of Llama-3.2-1B."""
-    return kyvo_model(
-        vocabulary=vocabulary,
-        max_seq_len=max_seq_len,
-        number_embedding=number_embedding,
-        image_projection=image_projection,
-        train_text_embedding=train_text_embedding,
-        **_LLAMA_3_2_1B,
-    )
-
-
-def llama3_2_3b(
-    *,
-    vocabulary: Vocabulary,
-    max_seq_len: int = 2048,
-    number_embedding: NumberEmbedding = "sin_cos_plus_learned",
-    image_projection: ImageProjection = "linear",
-    train_text_embedding: bool = False,
-) -> KyvoModel:
-    """``kyvo_model`` with the dimensions of Llama-3.2-3B."""
-    return kyvo_model(
-        vocabulary=vocabulary,
-        max_seq_len=max_seq_len,
-        number_embedding=number_embedding,
-        image_projection=image_projection,
-        train_text_embedding=train_text_embedding,
-        **_LLAMA_3_2_3B,
-    )
-
-
-def _attention(
-    embed_dim: int, num_heads: int, num_kv_heads: int, rope: nn.Module, max_seq_len: int
-) -> MultiHeadAttention:
+def _layer(
+    embed_dim: int,
+    num_heads: int,
+    num_kv_heads: int,
+    intermediate_dim: int,
+    norm_eps: float,
+    rope: Llama3ScaledRoPE,
+) -> TransformerSelfAttentionLayer:
     head_dim = embed_dim // num_heads
-    return MultiHeadAttention(
+    attention = MultiHeadAttention(
         embed_dim=embed_dim,
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,
@@ -186,8 +155,14 @@ def _attention(
         v_proj=nn.Linear(embed_dim, num_kv_heads * head_dim, bias=False),
         output_proj=nn.Linear(embed_dim, embed_dim, bias=False),
         pos_embeddings=rope,
-        max_seq_len=max_seq_len,
+        max_seq_len=rope.max_seq_len,
         attn_dropout=0.0,
+    )
+    return TransformerSelfAttentionLayer(
+        attn=attention,
+        mlp=llama3_mlp(dim=embed_dim, hidden_dim=intermediate_dim),
+        sa_norm=RMSNorm(embed_dim, eps=norm_eps),
+        mlp_norm=RMSNorm(embed_dim, eps=norm_eps),
     )
 
 
