@@ -45,7 +45,8 @@ class Component:
             raise InputError(f"{self.path}: {error}. Check the keys beside _component_.") from error
         except ImportError as error:
             raise InputError(
-                f"{self.path} needs a package that is not installed: {error}. Install it."
+                f"{self.path} needs a package that is not installed: {error}. "
+                f"Install it with: pip install {error.name or 'PACKAGE'}"
             ) from error
 
 

@@ -99,6 +99,12 @@ def write_array(path: Path | str, array: np.ndarray, durable: bool = True) -> No
         np.save(stream, array, allow_pickle=False)
 
 
+def file_identity(path: Path) -> str:
+    """Path, size and time of a file: another content under the same name reads differently."""
+    status = path.stat()
+    return f"{path} ({status.st_size} bytes, {status.st_mtime_ns})"
+
+
 def check_output_name(name: str, purpose: str) -> str:
     """Return ``name`` if it is safe as one file name: no folders, no NUL, at most 200 bytes."""
     bad = not name or name in (".", "..") or any(c in name for c in "/\\\0")
@@ -120,5 +126,9 @@ def _load_array(path: Path | str, purpose: str, mmap_mode: Literal["r"] | None) 
     path = require_file(path, purpose)
     try:
         return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{purpose}: {path}: not a plain .npy array: {error}") from None
+    except (ValueError, EOFError, OSError):
+        # numpy's own message advises to load the file unsafely.
+        raise InputError(
+            f"{purpose}: {path}: not a plain .npy array (truncated, pickled or another format). "
+            "Make or download it again."
+        ) from None

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import kyvo.cli
 from kyvo.config import load_config
 from kyvo.decoding import GenerationConfig, run_generation
+from kyvo.files import file_identity
 from kyvo.tensors import read_state_dict
 from kyvo.training import find_weights, folder_lock, resolve_device
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> None:
         print("checkpoint: null: generating with an untrained model of random weights")
     else:
         path = find_weights(config.checkpoint)
-        weights, source = read_state_dict(path, "checkpoint"), str(path)
+        weights, source = read_state_dict(path, "checkpoint"), file_identity(path)
     with folder_lock(config.three_d_json_folder / config.run_identifier):
         summary = run_generation(config, weights, source, device)
     print(

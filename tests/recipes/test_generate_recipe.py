@@ -331,3 +331,15 @@ def test_objectron_results_are_named_by_the_pictures_path(tmp_path):
                 "key": "objectron/test/box.jpg",
             }
         ]
+
+
+def test_results_of_earlier_weights_are_not_mixed_in(root, tmp_path, monkeypatch, capsys):
+    weights = tmp_path / "model.pt"
+    torch.save(released_state_dict(tiny_model(seed=1)), weights)
+    arguments = (f"checkpoint={weights}", "num_samples=2")
+    generate(root, tmp_path, *arguments)
+    generate(root, tmp_path, *arguments)
+    torch.save(released_state_dict(tiny_model(seed=2)), weights)
+    folders = [f"three_d_json_folder={tmp_path}/three_d", f"image_embeddings_folder={tmp_path}"]
+    command = ["--config", str(root / "config.yaml"), *folders, *arguments]
+    assert "weights changed" in refusal_of(COMMAND.main, command, monkeypatch, capsys)
