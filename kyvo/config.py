@@ -35,6 +35,10 @@ class Component:
     path: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    def with_defaults(self, **arguments: Any) -> "Component":
+        """The same component with ``arguments`` where the config gives none."""
+        return Component(self.path, {**arguments, **self.arguments})
+
     def build(self, *args: Any, **extra: Any) -> Any:
         """Call the component; ``extra`` are the arguments that the program supplies."""
         try:

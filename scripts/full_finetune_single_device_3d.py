@@ -7,6 +7,7 @@ The same command again goes on where an interrupted run stopped.
 
 import argparse
 import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
@@ -64,7 +65,8 @@ class FullFinetuneRecipeSingleDevice3D:
         config = self.config
         torch.manual_seed(config.seed)
         vocabulary = get_vocabulary(config.vocabulary)
-        self.dataset = config.dataset.build(vocabulary=vocabulary)
+        training_set = config.dataset.with_defaults(seed=config.seed)
+        self.dataset = training_set.build(vocabulary=vocabulary)
         self.validation = (
             config.validation_dataset.build(vocabulary=vocabulary)
             if config.validation_dataset
@@ -180,6 +182,7 @@ class FullFinetuneRecipeSingleDevice3D:
             values = self.meter.report(step, float(self.optimizer.param_groups[0]["lr"]))
             self.log.write(step, values)
             progress.write(log_line(step, self.total_steps, values))
+        begun = time.perf_counter()
         if last or _is_multiple(step, config.validate_every_n_steps):
             self._validate()
         ends_epoch = step % self.steps_per_epoch == 0
@@ -188,6 +191,7 @@ class FullFinetuneRecipeSingleDevice3D:
             self._export((step - 1) // self.steps_per_epoch)
         if last or ends_epoch or _is_multiple(step, config.save_every_n_steps):
             self._save()
+        self.meter.leave_out(time.perf_counter() - begun)
 
     @torch.no_grad()
     def _validate(self) -> None:

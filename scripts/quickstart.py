@@ -7,6 +7,7 @@ each. A stopped run goes on with the stage that it was in; delete the folder to 
 """
 
 import argparse
+import hashlib
 import importlib
 import shlex
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import kyvo.cli
 from kyvo.config import load_config
+from kyvo.errors import InputError
 from kyvo.files import read_json, write_json
 
 CONFIG = "configs/mini/quickstart.yaml"
@@ -42,20 +44,37 @@ class Quickstart:
 
 def run(plan: Quickstart, is_tiny: bool) -> None:
     """Run every stage that has no time in ``timings.json`` yet, and always the last."""
-    record = plan.output / "timings.json"
+    record, log = plan.output / "timings.json", plan.output / "stages.json"
     timings: dict[str, float] = read_json(record, "timings") if record.is_file() else {}
+    done: dict[str, str] = read_json(log, "stages") if log.is_file() else {}
     for number, stage in enumerate(plan.stages, start=1):
         title = f"[{number}/{len(plan.stages)}]"
-        if stage.name in timings and stage != plan.stages[-1]:
+        commands = [f"{c} {stage.tiny}" if is_tiny else c for c in stage.commands]
+        identity = _identity(commands)
+        if done.get(stage.name, identity) != identity:
+            raise InputError(
+                f"{plan.output}: its stage '{stage.name}' was made by other commands or configs. "
+                "Delete the folder to start anew."
+            )
+        if stage.name in done and stage != plan.stages[-1]:
             print(f"{title} {stage.name}: done before.")
             continue
         print(f"\n{title} {stage.sentence}", flush=True)
         begun = time.perf_counter()
-        for command in stage.commands:
-            _run_command(f"{command} {stage.tiny}" if is_tiny else command)
+        for command in commands:
+            _run_command(command)
         timings[stage.name] = round(time.perf_counter() - begun, 1)
+        done[stage.name] = identity
         write_json(record, timings)
+        write_json(log, done)
     print(f"\nDone in {sum(timings.values()):.0f} s. Open {plan.output}/report.html in a browser.")
+
+
+def _identity(commands: Sequence[str]) -> str:
+    """A hash of the commands and of the configs that they name."""
+    words = [word for command in commands for word in shlex.split(command)]
+    configs = [Path(word).read_text() for word in words if word.endswith(".yaml")]
+    return hashlib.sha256("\n".join([*words, *configs]).encode()).hexdigest()
 
 
 def _run_command(command: str) -> None:

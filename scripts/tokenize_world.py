@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
         arguments.batch_size,
         resolve_device(arguments.device),
     )
-    layout = ReleasedLayout(arguments.output, arguments.dataset)
+    layout = ReleasedLayout(arguments.output, arguments.dataset, arguments.suffix)
     for split in arguments.splits:
         counts = tokenizer.tokenize_split(arguments.world, split, layout)
         print(f"{split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
@@ -57,6 +57,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--vqgan", type=Path, required=True, help="VQGAN folder (configs/, checkpoints/)")
     add("--output", type=Path, required=True, help="root of the tree to write")
     add("--dataset", default="clevr", help="name of the data set's folders in that tree")
+    add(
+        "--suffix",
+        default=ReleasedLayout.suffix,
+        help="ends the names of image and scene files: also 'source', 'target', 'for_vqa'; '' for "
+        "objaworld and objectron",
+    )
     add("--splits", nargs="+", default=["train", "test"], help="splits to tokenise")
     add("--evaluation-splits", nargs="*", default=["test"], help="splits kept for the metrics")
     add("--vocabulary", default="clevr", help="vocabulary preset")

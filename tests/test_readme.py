@@ -61,3 +61,7 @@ def test_tiny_quick_start_ends_with_a_report(tmp_path: Path) -> None:
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0
     assert again.stdout.count("done before") == len(PLAN["stages"]) - 1
+
+    full = subprocess.run(command[:-1], cwd=tmp_path, capture_output=True, text=True)
+    assert full.returncode == 1
+    assert "made by other commands" in full.stderr

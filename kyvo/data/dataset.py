@@ -133,11 +133,16 @@ def _check_ids(
 ) -> None:
     is_image = segment.modality == "image"
     limit = vocabulary.num_image_codes if is_image else vocabulary.size
-    bad = store.first_outside(0, limit)
-    if bad:
+    bad, fault = store.first_outside(0, limit), f"outside 0..{limit - 1}"
+    if not is_image and bad is None:
+        # Rows between the markers and the image codes mean nothing; shape codes have no table.
+        spare = store.first_inside(vocabulary.marker.stop, vocabulary.image.start)
+        bad = spare or store.first_inside(vocabulary.shape.start, limit)
+        fault = "in no block that is embedded"
+    if bad is not None:
         raise InputError(
-            f"{segment.source_name}: {store.path}: key {bad[0]!r}: id {bad[1]} is outside "
-            f"0..{limit - 1} of vocabulary '{vocabulary.name}'. Was it tokenised for another one?"
+            f"{segment.source_name}: {store.path}: key {bad[0]!r}: id {bad[1]} is {fault} "
+            f"of vocabulary '{vocabulary.name}'. Was it tokenised for another one?"
         )
     wrong = np.flatnonzero(is_image & (store.lengths != codes_per_image))
     if len(wrong):

@@ -10,6 +10,8 @@ class ReleasedLayout:
 
     root: Path
     dataset: str
+    # What follows the names of image and scene files: CLEVR's differ by task, others have none.
+    suffix: str = "merged_for_rendering_and_recognition"
 
     @property
     def images(self) -> Path:
@@ -37,15 +39,17 @@ class ReleasedLayout:
         return self.root / "images-and-scenes-for-evaluation" / self.dataset / "original_images"
 
     def image_file(self, split: str) -> Path:
-        """Image codes of a split, for rendering and recognition."""
-        name = f"{split}_vqgan_indices_merged_for_rendering_and_recognition.json"
-        return self.images / name
+        """Image codes of a split."""
+        return self.images / f"{split}_vqgan_indices{self._suffix}.json"
 
     def scene_file(self, split: str) -> Path:
-        """Scene ids of a split, for rendering and recognition."""
-        name = f"{split}_tokenized_scenes_merged_for_rendering_and_recognition.json"
-        return self.scenes / name
+        """Scene ids of a split."""
+        return self.scenes / f"{split}_tokenized_scenes{self._suffix}.json"
 
     def text_file(self, split: str, name: str) -> Path:
         """Text ids of a split, such as ``text_instructions`` or ``vqa_answers``."""
         return self.texts / f"{split}_{name}.json"
+
+    @property
+    def _suffix(self) -> str:
+        return f"_{self.suffix}" if self.suffix else ""

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,16 @@ class TokenStore:
 
     def first_outside(self, low: int, high: int) -> tuple[str, int] | None:
         """Key and value of the first id outside [low, high); None if there is none."""
+        return self._first(lambda ids: (ids < low) | (ids >= high))
+
+    def first_inside(self, low: int, high: int) -> tuple[str, int] | None:
+        """Key and value of the first id in [low, high); None if there is none."""
+        return self._first(lambda ids: (ids >= low) & (ids < high))
+
+    def _first(self, test: Callable[[np.ndarray], np.ndarray]) -> tuple[str, int] | None:
         for start in range(0, len(self.ids), 1 << 22):
             block = self.ids[start : start + (1 << 22)]
-            bad = np.flatnonzero((block < low) | (block >= high))
+            bad = np.flatnonzero(test(block))
             if len(bad):
                 index = int(np.searchsorted(self.offsets, start + bad[0], side="right")) - 1
                 return self.keys[index].decode(), int(block[bad[0]])

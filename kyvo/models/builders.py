@@ -76,11 +76,9 @@ def kyvo_model(
         num_layers, num_heads, num_kv_heads, embed_dim, intermediate_dim: Llama's dimensions.
         max_seq_len: longest sequence in tokens.
         rope_base, rope_scale_factor, norm_eps: as in Llama 3.2.
-        codebook_dim: dimensions of the VQGAN's codes.
+        codebook_dim: dimensions of the VQGAN's codes; ``image_projection`` takes them to D.
         number_embedding: how number ids are embedded (paper, table on number embeddings).
-        image_projection: from codes to the model's width.
         train_text_embedding: train the rows of text ids too; the paper freezes them.
-        initial_std: standard deviation of random weights.
         head_number_scale: adds the sin-cos table times this to the head's number rows, so that
             neighbouring numbers start alike: a small model then needs fewer samples.
 

@@ -48,6 +48,10 @@ class StepMeter:
         """Mean loss and share of labels ranked first; waits for the device."""
         return float(self._loss) / self._weight, int(self._correct) / max(self._labels, 1)
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count a pause, such as a validation, in the speed."""
+        self._since += seconds
+
     def report(self, step: int, learning_rate: float) -> dict[str, float]:
         """The values of one log line; starts the next sums."""
         loss, accuracy = self.loss_and_accuracy()

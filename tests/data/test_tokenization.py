@@ -113,3 +113,16 @@ def test_misfits_are_refused(world: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="CLEVR_train_000003"):
         WorldTokenizer(CODECS["clevr"], _model(), SIZE).tokenize_split(world, "train", layout)
     assert not layout.scene_file("train").exists()
+
+
+def test_names_follow_the_released_families() -> None:
+    names = {
+        suffix: ReleasedLayout(Path("r"), "d", suffix).image_file("test").name
+        for suffix in ("", "source", "for_vqa", ReleasedLayout.suffix)
+    }
+    assert names == {
+        "": "test_vqgan_indices.json",
+        "source": "test_vqgan_indices_source.json",
+        "for_vqa": "test_vqgan_indices_for_vqa.json",
+        ReleasedLayout.suffix: "test_vqgan_indices_merged_for_rendering_and_recognition.json",
+    }

@@ -18,8 +18,9 @@ from kyvo_stand_ins import (
     write_json,
 )
 
+from kyvo.config import load_config
 from kyvo.models import load_released
-from kyvo.training import latest_checkpoint
+from kyvo.training import TrainingConfig, latest_checkpoint
 
 RECIPE = load_script("full_finetune_single_device_3d")
 CONFIG = """
@@ -385,3 +386,29 @@ def test_gpu_runs_learn_and_go_on_where_they_stopped(root, tmp_path, choice, cap
     assert again.step == 60
     for name, weight in again.weights().items():
         assert torch.isfinite(weight).all(), name
+
+
+def drawn_tasks(root, tmp_path, *overrides):
+    """Which task each sample draws in the first epoch."""
+    config = load_config(
+        TrainingConfig, root / "config.yaml", [f"output_dir={tmp_path}/run", *overrides]
+    )
+    recipe = RECIPE.FullFinetuneRecipeSingleDevice3D(config)
+    recipe.setup()
+    recipe.cleanup()
+    return [recipe.dataset[i][1].tokens[1] for i in range(len(recipe.dataset))]
+
+
+def test_the_seed_decides_which_task_a_sample_draws(root, tmp_path):
+    draws = {seed: drawn_tasks(root, tmp_path, f"seed={seed}") for seed in range(4)}
+    assert len({str(draw) for draw in draws.values()}) > 1
+    assert drawn_tasks(root, tmp_path, "seed=3", "dataset.seed=0") == draws[0]
+
+
+def test_metric_loggers_of_torchtune_are_written_to(root, tmp_path):
+    logger = "torchtune.training.metric_logging.DiskLogger"
+    choice = [f"metric_logger._component_={logger}", f"metric_logger.log_dir={tmp_path}/log"]
+    train(root, tmp_path / "run", "max_steps=3", *choice)
+    (log,) = (tmp_path / "log").iterdir()
+    assert "Step 3" in log.read_text()
+    assert "loss:" in log.read_text()
