@@ -90,8 +90,7 @@ def kyvo_model(
             f"model: embed_dim {embed_dim} must be a multiple of num_heads {num_heads}, "
             f"and num_heads of num_kv_heads {num_kv_heads}"
         )
-    head_dim = embed_dim // num_heads
-    rope = Llama3ScaledRoPE(head_dim, max_seq_len, rope_base, rope_scale_factor)
+    rope = Llama3ScaledRoPE(embed_dim // num_heads, max_seq_len, rope_base, rope_scale_factor)
     layers = [
         _layer(embed_dim, num_heads, num_kv_heads, intermediate_dim, norm_eps, rope)
         for _ in range(num_layers)
@@ -103,7 +102,7 @@ def kyvo_model(
         layers=layers,
         max_seq_len=max_seq_len,
         num_heads=num_heads,
-        head_dim=head_dim,
+        head_dim=rope.dim,
         norm=RMSNorm(embed_dim, eps=norm_eps),
         output=nn.Linear(embed_dim, vocabulary.size, bias=False),
     )
