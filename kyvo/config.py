@@ -1,9 +1,9 @@
 """Configs are data: yaml files plus ``key=value`` overrides, checked against a dataclass.
 
 A config class is a frozen dataclass; its field types are the rules. ``load_config`` reads the
-file, merges the file named by its ``base`` key below it and the overrides above it, and tells
-*every* problem at once: unknown keys (with the nearest right one), missing keys, wrong types,
-components that may not be used.
+file, merges the files named by its ``base`` key below it (a path, or a list of them, each over
+the one before) and the overrides above it, and tells *every* problem at once: unknown keys (with
+the nearest right one), missing keys, wrong types, components that may not be used.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from kyvo.errors import InputError
+from kyvo.errors import InputError, Problems
 from kyvo.files import require_file
 
 T = TypeVar("T")
@@ -67,21 +67,27 @@ def load_config(cls: type[T], path: Path | str, overrides: Sequence[str] = ()) -
     Raises:
         InputError: with a list of every problem found.
     """
+    return build_config(cls, read_config(path, overrides), f"config {path}")
+
+
+def read_config(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain values of ``path`` with its bases and ``key=value`` overrides merged.
+
+    Raises:
+        InputError: a file is missing or not a yaml mapping, or an override is not ``key=value``.
+    """
     merged = _merge(_read_with_bases(Path(path)), _parse_overrides(overrides), "overrides")
     try:
-        values = OmegaConf.to_container(merged, resolve=True)
+        return cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
     except OmegaConfBaseException as error:
         raise InputError(f"config {path}: {error}") from None
-    return build_config(cls, cast(dict[str, Any], values), f"config {path}")
 
 
 def build_config(cls: type[T], values: Mapping[str, Any], source: str) -> T:
     """Build the dataclass ``cls`` from plain ``values``; ``source`` names them in errors."""
-    problems: list[str] = []
-    result = _build_dataclass(cls, values, "", problems)
-    if problems:
-        listing = "\n".join(f"  - {problem}" for problem in problems)
-        raise InputError(f"{source}: {len(problems)} problem(s):\n{listing}")
+    problems = Problems()
+    result = _build_dataclass(cls, values, "", problems.messages)
+    problems.raise_any(source)
     return cast(T, result)
 
 
@@ -101,12 +107,13 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...] = ()) -> Any:
         raise InputError(f"config {path}: not a valid yaml file: {error}") from None
     if not OmegaConf.is_dict(config):
         raise InputError(f"config {path}: expected a mapping of keys to values at the top.")
-    base = cast(dict[str, Any], config).pop("base", None)
-    if base is None:
-        return config
-    # Beside the real file, so that configs reached through a link find their base too.
-    parent = path.resolve().parent / str(base)
-    return _merge(_read_with_bases(parent, (*seen, path.resolve())), config, f"config {path}")
+    bases = cast(dict[str, Any], config).pop("base", [])
+    below = OmegaConf.create()
+    for base in [bases] if isinstance(bases, str) else bases:
+        # Beside the real file, so that configs reached through a link find their base too.
+        parent = path.resolve().parent / str(base)
+        below = _merge(below, _read_with_bases(parent, (*seen, path.resolve())), f"config {parent}")
+    return _merge(below, config, f"config {path}")
 
 
 def _merge(below: Any, above: Any, source: str) -> Any:

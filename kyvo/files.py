@@ -1,6 +1,8 @@
 """Reading and writing files: clear errors on the way in, nothing half-written on the way out."""
 
+import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +14,36 @@ import orjson
 
 from kyvo.errors import InputError
 
+# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+LFS_POINTER_START = b"version https://git-lfs.github.com/spec/v1\n"
+LFS_POINTER_MAX_BYTES = 200
+
 
 def require_file(path: Path | str, purpose: str) -> Path:
-    """Return ``path`` if it is an existing file, else raise InputError naming ``purpose``."""
+    """Return ``path`` if it is an existing file with its content.
+
+    Raises:
+        InputError: there is no such file, or git left a git-lfs pointer in its place; the message
+            names ``purpose``.
+    """
     path = Path(path)
     if not path.is_file():
         found = "it is a folder" if path.is_dir() else "no such file"
         raise InputError(f"{purpose}: {path}: {found}. Check the path.")
+    if is_lfs_pointer(path):
+        raise InputError(
+            f"{purpose}: {path}: a git-lfs pointer, not the file itself. Run 'git lfs pull' in the "
+            "folder that was cloned, or download the file again."
+        )
     return path
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether the file is what git stores in place of a large file kept by git-lfs."""
+    if path.stat().st_size >= LFS_POINTER_MAX_BYTES:
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(LFS_POINTER_START)) == LFS_POINTER_START
 
 
 def read_json(path: Path | str, purpose: str) -> Any:
@@ -68,6 +92,41 @@ def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; a second run in the same folder is refused."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(
+            f"output folder: {folder}: cannot be written: {error}. Choose another."
+        ) from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"output folder: {folder} is in use by another run. Wait for it or choose another."
+            ) from None
+        yield
+
+
+def check_free_space(folder: Path, needed: int, purpose: str) -> None:
+    """Refuse ``purpose`` if the disk of ``folder``, which may not exist yet, lacks the bytes.
+
+    Raises:
+        InputError: naming both figures.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise InputError(
+            f"{purpose}: {folder}: needs {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free "
+            "on that disk. Free some space or choose another folder."
+        )
 
 
 def sync(path: Path) -> None:

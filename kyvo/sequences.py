@@ -6,7 +6,7 @@ A task is written ``inputs-outputs`` with I (image), 3 (scene), T (text), Q (que
 A (answer), for example ``I+3+T-I+3``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -164,10 +164,13 @@ class SequenceBuilder:
 
     def length(self, segment_lengths: Mapping[Segment, np.ndarray]) -> np.ndarray:
         """Sequence lengths from the stored lengths of the segments, elementwise."""
-        around = {"image": 2, "three_d": 0, "text": 0}
-        parts = [segment_lengths[s] + around[s.modality] for s in self.task.segments]
-        brackets = 3  # BOS, OUTPUT-START and EOS
-        return np.sum(parts, axis=0) + brackets
+        end = 1
+        return self.prompt_length(segment_lengths) + _sum(segment_lengths, self.task.outputs) + end
+
+    def prompt_length(self, segment_lengths: Mapping[Segment, np.ndarray]) -> np.ndarray:
+        """Lengths up to and including OUTPUT-START, elementwise."""
+        brackets = 2  # BOS and OUTPUT-START
+        return _sum(segment_lengths, self.task.inputs) + brackets
 
     def _window_start(self, output: list[np.ndarray], prompt_length: int) -> int | None:
         """The second label with loss, or IMAGE-START itself where a scene comes first.
@@ -206,3 +209,10 @@ class SequenceBuilder:
     @cached_property
     def _eoi(self) -> np.ndarray:
         return np.array([self.vocabulary.marker_id(IMAGE_END)])
+
+
+def _sum(segment_lengths: Mapping[Segment, np.ndarray], segments: Sequence[Segment]) -> np.ndarray:
+    """Summed lengths of segments; images get their two markers, the others have theirs stored."""
+    around = {"image": 2, "three_d": 0, "text": 0}
+    parts = [segment_lengths[s] + around[s.modality] for s in segments]
+    return np.asarray(np.sum(parts, axis=0))

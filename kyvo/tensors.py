@@ -1,12 +1,13 @@
-"""Reading tensors from files of strangers: nothing in them is ever run."""
+"""Tensors: read from files of strangers, of which nothing is ever run; and where they go."""
 
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
@@ -25,19 +26,22 @@ class _Inert:
     def __setstate__(self, _: Any) -> None: ...
 
 
-def read_state_dict(path: Path, purpose: str, harmless: tuple[str, ...] = ()) -> dict[str, Tensor]:
+def read_state_dict(
+    path: Path, purpose: str, harmless: tuple[str, ...] = (), shapes_only: bool = False
+) -> dict[str, Tensor]:
     """Tensors by name from ``.safetensors``, or from a torch file read with weights_only=True.
 
     A torch file may hold them at the top or, as Lightning writes them, under ``state_dict``.
     Classes whose full name starts with one of ``harmless`` (such as ``pytorch_lightning.``) may
-    be named in it; they are replaced by an inert stand-in, never imported.
+    be named in it; they are replaced by an inert stand-in, never imported. ``shapes_only`` gives
+    tensors on the meta device, without reading their values.
 
     Raises:
         InputError: the file is missing, truncated, holds no tensors, or would run code.
     """
     require_file(path, purpose)
     if path.suffix == ".safetensors":
-        return read_safetensors(path, purpose)
+        return read_safetensors(path, purpose, shapes_only)
     content = _read_torch(path, purpose, harmless)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -46,13 +50,18 @@ def read_state_dict(path: Path, purpose: str, harmless: tuple[str, ...] = ()) ->
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
     if not tensors:
         raise InputError(f"{purpose}: {path}: holds no tensors.")
-    return tensors
+    return {k: v.to("meta") for k, v in tensors.items()} if shapes_only else tensors
 
 
-def read_safetensors(path: Path, purpose: str) -> dict[str, Tensor]:
-    """All tensors of a ``.safetensors`` file, on the CPU."""
+def read_safetensors(path: Path, purpose: str, shapes_only: bool = False) -> dict[str, Tensor]:
+    """All tensors of a ``.safetensors`` file, on the CPU (``shapes_only``: the meta device)."""
     try:
-        return dict(load_file(path))
+        if not shapes_only:
+            return dict(load_file(path))
+        with safe_open(path, framework="pt") as stored:
+            names = stored.offset_keys()
+            shapes = {name: stored.get_slice(name).get_shape() for name in names}
+        return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{purpose}: {path}: cannot be read: {error}. Get it again.") from None
 
@@ -64,7 +73,8 @@ def _read_torch(path: Path, purpose: str, harmless: tuple[str, ...]) -> Any:
             named = get_unsafe_globals_in_checkpoint(str(path))
             stand_ins = [(_Inert, name) for name in named if name.startswith(harmless)]
         with safe_globals(stand_ins):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # Mapped, where the format can be: values are read when they are first used.
+            return torch.load(path, "cpu", weights_only=True, mmap=is_zipfile(path))
     except Exception as error:  # noqa: BLE001 - a broken pickle raises anything, even KeyError
         raise InputError(
             f"{purpose}: {path}: cannot be read as plain weights: {_cause(error)}. The file is "
@@ -102,7 +112,9 @@ def check_weights(
             for name in common
             if found[name].shape != expected[name].shape
         ],
-        "NaN or infinite": [name for name in common if not found[name].isfinite().all()],
+        "NaN or infinite": [
+            name for name in common if not found[name].is_meta and not found[name].isfinite().all()
+        ],
     }
     problems = [f"{title}: {_listing(names)}" for title, names in groups.items() if names]
     if problems:
@@ -115,3 +127,11 @@ def check_weights(
 def _listing(names: list[str]) -> str:
     more = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto``: the GPU if there is one. InputError if CUDA is asked for and absent."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("device: cuda, but no CUDA device is visible. Use device=cpu or auto.")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")

@@ -14,6 +14,8 @@ from kyvo.errors import InputError
 from kyvo.files import require_file
 from kyvo.vocabulary import Vocabulary
 
+_FILE_NAMES = ("tokenizer.model", "original/tokenizer.model", "tokenizer.json")
+
 
 class TextTokenizer(Protocol):
     """What the project needs of a text tokenizer; no begin or end ids are added."""
@@ -108,6 +110,9 @@ class JsonText:
 def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokenizer:
     """The tokenizer at ``path`` (``*.json``: Hugging Face, else Meta's file), or the shipped one.
 
+    Of a folder, as ``tune download`` fills it, the ``tokenizer.model`` there or in ``original/``
+    is taken, or ``tokenizer.json``.
+
     Raises:
         InputError: the file is missing or unreadable, or none is given and the vocabulary ships
             none, or the tokenizer has more ids than the vocabulary's text block.
@@ -117,7 +122,7 @@ def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokeni
             f"vocabulary '{vocabulary.name}' needs its text tokenizer, and none was given. "
             "Set tokenizer, such as ./llama-3-models/Llama3.2-1B/tokenizer.model."
         )
-    chosen = path or Path(str(files("kyvo").joinpath(str(vocabulary.shipped_tokenizer))))
+    chosen = _file_in(path) if path else _shipped(vocabulary)
     tokenizer = JsonText(chosen) if chosen.suffix == ".json" else LlamaText(chosen)
     if tokenizer.size > vocabulary.num_text:
         raise InputError(
@@ -125,6 +130,16 @@ def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokeni
             f"'{vocabulary.name}' has room for {vocabulary.num_text}. Give its tokenizer file."
         )
     return tokenizer
+
+
+def _shipped(vocabulary: Vocabulary) -> Path:
+    return Path(str(files("kyvo").joinpath(str(vocabulary.shipped_tokenizer))))
+
+
+def _file_in(path: Path) -> Path:
+    """The tokenizer's file, where ``path`` is the folder of a model."""
+    candidates = [path / name for name in _FILE_NAMES]
+    return next((file for file in candidates if file.is_file()), path)
 
 
 def _decode_known(

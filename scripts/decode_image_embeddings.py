@@ -11,7 +11,7 @@ from pathlib import Path
 import kyvo.cli
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.embedding_files import decode_embeddings, find_embeddings, find_vqgan
-from kyvo.training import resolve_device
+from kyvo.tensors import resolve_device
 
 
 def main(argv: Sequence[str]) -> None:

@@ -16,14 +16,17 @@ from tqdm import tqdm
 
 import kyvo.cli
 from kyvo.config import load_config
-from kyvo.data import Batch, KyvoDataset, LossWeighting, length_buckets, make_loader
+from kyvo.data.batches import Batch, LossWeighting, length_buckets, make_loader
+from kyvo.data.dataset import KyvoDataset
 from kyvo.errors import InputError
-from kyvo.files import atomic_file
+from kyvo.files import atomic_file, folder_lock
 from kyvo.models import (
+    latest_checkpoint,
     load_released_state,
-    num_parameters,
     released_state_dict,
+    save_checkpoint,
 )
+from kyvo.tensors import resolve_device
 from kyvo.training import (
     LossSums,
     MetricsLog,
@@ -34,22 +37,17 @@ from kyvo.training import (
     build_model,
     build_optimizer,
     check_fingerprint,
-    check_lengths,
     fingerprint,
-    folder_lock,
     language_loss,
-    latest_checkpoint,
     log_line,
     loss_weight,
     optimizer_state,
+    plan_training,
     random_state,
-    resolve_device,
     restore_optimizer,
     restore_random_state,
     restore_scheduler,
-    save_checkpoint,
 )
-from kyvo.vocabulary import get_vocabulary
 
 
 class FullFinetuneRecipeSingleDevice3D:
@@ -61,28 +59,21 @@ class FullFinetuneRecipeSingleDevice3D:
         self.step = 0
 
     def setup(self) -> None:
-        """Build every part and go back to the newest checkpoint; all input errors show here."""
+        """Check everything, build every part, and go back to the newest checkpoint."""
         config = self.config
         torch.manual_seed(config.seed)
-        vocabulary = get_vocabulary(config.vocabulary)
-        training_set = config.dataset.with_defaults(seed=config.seed)
-        self.dataset = training_set.build(vocabulary=vocabulary)
-        self.validation = (
-            config.validation_dataset.build(vocabulary=vocabulary)
-            if config.validation_dataset
-            else None
-        )
-        self.model = build_model(config, vocabulary, self.device)
+        plan = plan_training(config, self.device)
+        print(plan.summary(self.device))
+        self.dataset, self.validation = plan.dataset, plan.validation
+        self.steps_per_epoch, self.total_steps = plan.steps_per_epoch, plan.total_steps
+        self.model = build_model(config, self.device)
         self.parameters = self.model.trainable_parameters()
         self.optimizer = build_optimizer(config, self.parameters)
-        self._plan_steps()
         self.scheduler = (
             config.lr_scheduler.build(self.optimizer, num_training_steps=self.total_steps)
             if config.lr_scheduler
             else None
         )
-        for dataset in filter(None, (self.dataset, self.validation)):
-            check_lengths(dataset, self.model.max_seq_len)
         self.fingerprint = fingerprint(config, len(self.dataset))
         self.meter = StepMeter(self.total_steps, self.step)
         self._resume()
@@ -91,11 +82,6 @@ class FullFinetuneRecipeSingleDevice3D:
                 layer.compile()
         logger = config.metric_logger.build() if config.metric_logger else None
         self.log = MetricsLog(config.output_dir / "metrics.jsonl", logger, self.step)
-        print(
-            f"{len(self.dataset)} samples, {num_parameters(self.model):,} weights "
-            f"({num_parameters(self.model, trainable_only=True):,} trained), "
-            f"{self.total_steps} steps on {self.device}"
-        )
 
     def train(self) -> None:
         """Run all remaining steps; a signal makes it save and leave after the current one."""
@@ -120,13 +106,6 @@ class FullFinetuneRecipeSingleDevice3D:
     def cleanup(self) -> None:
         """Close the log."""
         self.log.close()
-
-    def _plan_steps(self) -> None:
-        config = self.config
-        num_batches = math.ceil(len(self.dataset) / config.batch_size)
-        self.steps_per_epoch = math.ceil(num_batches / config.gradient_accumulation_steps)
-        planned = self.steps_per_epoch * config.epochs
-        self.total_steps = min(planned, config.max_steps or planned)
 
     def _rest_of_epoch(self) -> Iterator[list[Batch]]:
         """The batches of every step left in the current epoch."""
@@ -187,7 +166,8 @@ class FullFinetuneRecipeSingleDevice3D:
             self._validate()
         ends_epoch = step % self.steps_per_epoch == 0
         # Before the checkpoint: a run that resumes from it does not export this epoch again.
-        if config.export_released and (last or ends_epoch):
+        is_due = last or (ends_epoch and config.export_released == "every_epoch")
+        if is_due and config.export_released != "never":
             self._export((step - 1) // self.steps_per_epoch)
         if last or ends_epoch or _is_multiple(step, config.save_every_n_steps):
             self._save()
@@ -273,11 +253,12 @@ def _out_of_memory(batch: Batch) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Parse, build, train."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    argv, overrides = kyvo.cli.split_overrides(argv)
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog=kyvo.cli.OVERRIDES_HELP
+    )
     parser.add_argument("--config", required=True, help="yaml file of the run")
-    parser.add_argument("overrides", nargs="*", help="key=value, such as batch_size=8")
-    arguments = parser.parse_args(argv)
-    config = load_config(TrainingConfig, arguments.config, arguments.overrides)
+    config = load_config(TrainingConfig, parser.parse_args(argv).config, overrides)
     with folder_lock(config.output_dir):
         recipe = FullFinetuneRecipeSingleDevice3D(config)
         recipe.setup()

@@ -14,8 +14,8 @@ from kyvo.data.tokenization import WorldTokenizer, copy_originals
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codebook import save_codebook
 from kyvo.scenes import SceneCodec, get_schema
+from kyvo.tensors import resolve_device
 from kyvo.text import load_text_tokenizer
-from kyvo.training import resolve_device
 from kyvo.vocabulary import get_vocabulary
 
 

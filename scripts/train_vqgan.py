@@ -5,24 +5,19 @@ Writes OUTPUT/metrics.jsonl, OUTPUT/codebook.npy and the model's run folder OUTP
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import kyvo.cli
 from kyvo.config import load_config
-from kyvo.images.training import VQGANTrainingConfig, train_vqgan
+from kyvo.images.training import VQGANTrainingConfig, plan_vqgan, train_vqgan
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse ``argv``, train, and say where the model is."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--config", type=Path, required=True, help="yaml file of the run")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="changes to the config: max_steps=100"
-    )
-    arguments = parser.parse_args(argv)
-    config = load_config(VQGANTrainingConfig, arguments.config, arguments.overrides)
+    argv, overrides = kyvo.cli.split_overrides(argv)
+    parser = argparse.ArgumentParser(description=__doc__, epilog=kyvo.cli.OVERRIDES_HELP)
+    parser.add_argument("--config", required=True, help="yaml file of the run")
+    config = load_config(VQGANTrainingConfig, parser.parse_args(argv).config, overrides)
+    print(plan_vqgan(config))
     train_vqgan(config)
     print(f"model: {config.output / config.name}")
     print(f"codebook: {config.output / 'codebook.npy'}")

@@ -43,6 +43,8 @@ MAY_IMPORT = {
     "models": FOUNDATION | LANGUAGE,
     "training": FOUNDATION | LANGUAGE | {"models", "optim"},
     "decoding": FOUNDATION | LANGUAGE | {"models"},
+    "evaluation": FOUNDATION | LANGUAGE | {"models", "decoding", "metrics"},
+    "validation": FOUNDATION | LANGUAGE | {"training", "decoding"},
     "report": FOUNDATION | LANGUAGE | {"metrics", "world"},
 }
 OPTIONAL_PACKAGES = {

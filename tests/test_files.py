@@ -6,6 +6,7 @@ import pickle
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,31 @@ def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"codebook: {tmp_path}: it is a folder"):
         read_array(tmp_path, "codebook")
     assert require_file(__file__, "x") == Path(__file__)
+
+
+POINTER = (
+    "version https://git-lfs.github.com/spec/v1\n"
+    "oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\n"
+    "size 1073741824\n"
+)
+
+
+@pytest.mark.parametrize("read", [read_json, read_array, map_array, require_file])
+def test_pointers_of_git_lfs_are_told_by_every_reader(
+    read: Callable[[Path, str], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "codes.json"
+    path.write_text(POINTER)
+    with pytest.raises(InputError, match=rf"^codes: {path}: a git-lfs pointer.*git lfs pull"):
+        read(path, "codes")
+
+
+@pytest.mark.parametrize(
+    "content", [POINTER * 2, POINTER[:41], " " + POINTER, POINTER.replace("v1", "v2"), ""]
+)
+def test_files_that_only_resemble_a_pointer_pass(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(content)
+    assert require_file(tmp_path / "a.txt", "text") == tmp_path / "a.txt"
 
 
 @pytest.mark.parametrize("shape", [(0,), (3,), (2, 0, 4), (2, 3, 4)])

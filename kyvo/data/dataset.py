@@ -7,7 +7,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from kyvo.data.store import TokenStore, common_keys, open_store
-from kyvo.errors import InputError
+from kyvo.errors import InputError, Problems
 from kyvo.sequences import CentreFirst, Sample, Segment, SequenceBuilder, get_task
 from kyvo.vocabulary import Vocabulary
 
@@ -64,8 +64,17 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
     @property
     def lengths_by_task(self) -> np.ndarray:
         """Sequence length of every sample in every task, int64 (tasks, N)."""
-        stored = {s: store.lengths[self._rows[s]] for s, store in self.stores.items()}
-        return np.stack([builder.length(stored) for builder in self.builders])
+        return np.stack([builder.length(self._stored_lengths) for builder in self.builders])
+
+    @property
+    def prompt_lengths(self) -> np.ndarray:
+        """Length of every sample's prompt in the current epoch, int64 (N,)."""
+        lengths = np.stack([b.prompt_length(self._stored_lengths) for b in self.builders])
+        return lengths[self._drawn, np.arange(len(self))]
+
+    @property
+    def _stored_lengths(self) -> dict[Segment, np.ndarray]:
+        return {s: store.lengths[self._rows[s]] for s, store in self.stores.items()}
 
 
 def kyvo_dataset(
@@ -119,9 +128,15 @@ def kyvo_dataset(
     missing = [s.source_name for s in segments if paths[s.source_name] is None]
     if missing:
         raise InputError(f"dataset: task {task} reads {', '.join(missing)}: give the path(s)")
-    stores = {s: open_store(Path(str(paths[s.source_name])), s.source_name) for s in segments}
-    for segment, store in stores.items():
-        _check_ids(segment, store, vocabulary, codes_per_image)
+    problems = Problems()
+    stores = {}
+    for segment in segments:
+        path = Path(str(paths[segment.source_name]))
+        store = problems.attempt(open_store, path, segment.source_name)
+        if store is not None:
+            problems.attempt(_check_ids, segment, store, vocabulary, codes_per_image)
+            stores[segment] = store
+    problems.raise_any()
     builders = [SequenceBuilder(vocabulary, t, centre_first, no_loss_on_input) for t in tasks]
     dataset = KyvoDataset(builders, stores, max_samples, seed)
     _check_samples(dataset, max_length)

@@ -3,6 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+# The three folders under the root; each has one folder per data set.
+PARTS = {
+    "evaluation": "images-and-scenes-for-evaluation",
+    "pretokenized": "pretokenized-data",
+    "vqgan": "vqgan-models-and-codebooks",
+}
+
 
 @dataclass(frozen=True)
 class ReleasedLayout:
@@ -13,30 +20,34 @@ class ReleasedLayout:
     # What follows the names of image and scene files: CLEVR's differ by task, others have none.
     suffix: str = "merged_for_rendering_and_recognition"
 
+    def part(self, name: str) -> Path:
+        """The data set's folder in a part of the tree, one of ``PARTS``."""
+        return self.root / PARTS[name] / self.dataset
+
     @property
     def images(self) -> Path:
         """Pretokenised images."""
-        return self.root / "pretokenized-data" / self.dataset / "images"
+        return self.part("pretokenized") / "images"
 
     @property
     def scenes(self) -> Path:
         """Pretokenised scenes."""
-        return self.root / "pretokenized-data" / self.dataset / "3d-scenes"
+        return self.part("pretokenized") / "3d-scenes"
 
     @property
     def texts(self) -> Path:
         """Pretokenised texts."""
-        return self.root / "pretokenized-data" / self.dataset / "text"
+        return self.part("pretokenized") / "text"
 
     @property
     def models(self) -> Path:
         """VQGAN folders and codebooks."""
-        return self.root / "vqgan-models-and-codebooks" / self.dataset
+        return self.part("vqgan")
 
     @property
     def originals(self) -> Path:
         """Pictures and scenes that predictions are compared with."""
-        return self.root / "images-and-scenes-for-evaluation" / self.dataset / "original_images"
+        return self.part("evaluation") / "original_images"
 
     def image_file(self, split: str) -> Path:
         """Image codes of a split."""

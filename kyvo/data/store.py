@@ -1,9 +1,9 @@
 """Token stores: the released JSON layouts, read once into a memory-mapped cache.
 
 A cache folder holds plain ``.npy`` arrays: the keys sorted, the ids of all entries one after
-another with offsets, and each entry's ``string`` field as JSON. Its name carries the source's
-size, time and this format's version, so a changed source never meets an old cache; it is
-written beside and renamed, so two processes may build it at once.
+another with offsets, the ids that occur, and each entry's ``string`` field as JSON. Its name
+carries the source's size, time and this format's version, so a changed source never meets an old
+cache; it is written beside and renamed, so two processes may build it at once.
 """
 
 import hashlib
@@ -22,8 +22,8 @@ from kyvo.data.json_stream import iterate_entries
 from kyvo.errors import InputError
 from kyvo.files import map_array, require_file
 
-_FORMAT = 1
-_ARRAYS = ("keys", "ids", "offsets", "strings", "string_offsets")
+_FORMAT = 2
+_ARRAYS = ("keys", "ids", "offsets", "distinct", "strings", "string_offsets")
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class TokenStore:
         keys: sorted keys as UTF-8 bytes, (N,) of dtype S.
         ids: ids of all entries, int32 (total,).
         offsets: entry i is ids[offsets[i]:offsets[i + 1]], int64 (N + 1,).
+        distinct: every id that occurs, once, sorted, int32: checks need not read all ids.
     """
 
     path: Path
     keys: np.ndarray
     ids: np.ndarray
     offsets: np.ndarray
+    distinct: np.ndarray
     strings: np.ndarray
     string_offsets: np.ndarray
 
@@ -69,13 +71,11 @@ class TokenStore:
         return self._first(lambda ids: (ids >= low) & (ids < high))
 
     def _first(self, test: Callable[[np.ndarray], np.ndarray]) -> tuple[str, int] | None:
-        for start in range(0, len(self.ids), 1 << 22):
-            block = self.ids[start : start + (1 << 22)]
-            bad = np.flatnonzero(test(block))
-            if len(bad):
-                index = int(np.searchsorted(self.offsets, start + bad[0], side="right")) - 1
-                return self.keys[index].decode(), int(block[bad[0]])
-        return None
+        if not test(self.distinct).any():
+            return None
+        position = int(test(self.ids).argmax())
+        index = int(np.searchsorted(self.offsets, position, side="right")) - 1
+        return self.keys[index].decode(), int(self.ids[position])
 
 
 def open_store(path: Path | str, purpose: str) -> TokenStore:
@@ -115,23 +115,43 @@ def common_keys(stores: Sequence[TokenStore]) -> np.ndarray:
 def _read(path: Path, purpose: str) -> dict[str, np.ndarray]:
     """All entries of the JSON file as the cache's arrays."""
     keys: list[bytes] = []
-    rows: list[np.ndarray] = []
-    strings: list[bytes] = []
+    # Two growing blocks: a million small objects would leave the heap several times as large.
+    ids, strings = bytearray(), bytearray()
+    ends, string_ends = [0], [0]
     for key, value in iterate_entries(path, purpose):
-        ids, string = _entry(value, f"{purpose}: {path}: key {key!r}")
+        row, string = _entry(value, f"{purpose}: {path}: key {key!r}")
         keys.append(_key_bytes(key, f"{purpose}: {path}"))
-        rows.append(ids)
-        strings.append(b"" if string is None else orjson.dumps(string))
+        ids += row.tobytes()
+        strings += b"" if string is None else orjson.dumps(string)
+        ends.append(len(ids) // row.itemsize)
+        string_ends.append(len(strings))
     if not keys:
         raise InputError(f"{purpose}: {path}: holds no entries. Check the file.")
     order = sorted(range(len(keys)), key=keys.__getitem__)
+    sorted_ids, offsets = _reorder(np.frombuffer(ids, np.int32), ends, order)
+    sorted_strings, string_offsets = _reorder(np.frombuffer(strings, np.uint8), string_ends, order)
     return {
         "keys": np.array([keys[i] for i in order]),
-        "ids": np.concatenate([rows[i] for i in order]),
-        "offsets": _offsets([len(rows[i]) for i in order]),
-        "strings": np.frombuffer(b"".join(strings[i] for i in order), dtype=np.uint8),
-        "string_offsets": _offsets([len(strings[i]) for i in order]),
+        "ids": sorted_ids,
+        "offsets": offsets,
+        "distinct": _distinct(sorted_ids),
+        "strings": sorted_strings,
+        "string_offsets": string_offsets,
     }
+
+
+def _reorder(
+    values: np.ndarray, ends: list[int], order: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The slices between ``ends`` in another order, one after another, and their offsets."""
+    rows = [values[ends[i] : ends[i + 1]] for i in order]
+    return np.concatenate(rows), np.cumsum([0, *map(len, rows)], dtype=np.int64)
+
+
+def _distinct(ids: np.ndarray) -> np.ndarray:
+    """The sorted ids that occur, found block by block: at once would copy all ids."""
+    blocks = (ids[start : start + (1 << 16)] for start in range(0, len(ids), 1 << 16))
+    return np.unique(np.concatenate([np.unique(block) for block in blocks]))
 
 
 def _entry(value: Any, where: str) -> tuple[np.ndarray, Any]:
@@ -157,10 +177,6 @@ def _key_bytes(key: str, where: str) -> bytes:
     if not 0 < len(encoded) <= 200 or "\0" in key:
         raise InputError(f"{where}: key {key[:60]!r}: expected 1 to 200 bytes without NUL")
     return encoded
-
-
-def _offsets(lengths: list[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def _save(arrays: dict[str, np.ndarray], home: Path, name: str, stale_prefix: str) -> None:

@@ -4,14 +4,16 @@ from kyvo.decoding.config import GenerationConfig
 from kyvo.decoding.engine import DecodeEngine
 from kyvo.decoding.generation import Generator
 from kyvo.decoding.outputs import Output, OutputReader
+from kyvo.decoding.preflight import GenerationPlan, plan_generation, plan_generations
 from kyvo.decoding.results import ResultFiles, ResultsLog
-from kyvo.decoding.run import GenerationSummary, run_generation
+from kyvo.decoding.run import GenerationSummary, load_model, run_generation, run_generations
 from kyvo.decoding.sampling import GREEDY, Sampling
 
 __all__ = [
     "GREEDY",
     "DecodeEngine",
     "GenerationConfig",
+    "GenerationPlan",
     "GenerationSummary",
     "Generator",
     "Output",
@@ -19,5 +21,9 @@ __all__ = [
     "ResultFiles",
     "ResultsLog",
     "Sampling",
+    "load_model",
+    "plan_generation",
+    "plan_generations",
     "run_generation",
+    "run_generations",
 ]

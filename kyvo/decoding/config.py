@@ -6,14 +6,17 @@ from typing import Annotated, Literal
 
 from kyvo.config import Component, From
 from kyvo.decoding.sampling import GREEDY, Sampling
+from kyvo.scenes import get_schema
+from kyvo.vocabulary import get_vocabulary
 
 
 @dataclass(frozen=True)
 class GenerationConfig:
     """A generation run."""
 
-    # Read by the config itself, as ${data_root}.
+    # The config itself reads these three, as ${data_root}.
     data_root: Path
+    output_dir: Path
     run_identifier: str
     three_d_json_folder: Path
     image_embeddings_folder: Path
@@ -22,8 +25,9 @@ class GenerationConfig:
     scene_schema: str
     codebook: Path
     model: Annotated[Component, From(("kyvo.models",))]
-    dataset: Annotated[Component, From(("kyvo.data",))]
+    dataset: Annotated[Component, From(("kyvo.data.dataset",))]
     tokenizer: Path | None = None
+    subtask: str | None = None
     max_new_tokens: int = 1024
     batch_size: int = 32
     first_sample: int = 0
@@ -35,6 +39,8 @@ class GenerationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        get_vocabulary(self.vocabulary)
+        get_schema(self.scene_schema)
         for name in ("max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected 1 or more, found {getattr(self, name)}")

@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 import orjson
 
-from kyvo.data import KyvoDataset
+from kyvo.data.dataset import KyvoDataset
 from kyvo.decoding.outputs import OutputReader, decode_with_markers
 from kyvo.errors import InputError
 from kyvo.files import check_output_name, write_array, write_json
 from kyvo.scenes import ParseReport
 from kyvo.sequences import Segment
+
+_IMAGE_KINDS = ("generated", "ground_truth")
+# A sample's share of the log and of the JSON files, generously.
+_BYTES_OF_TEXT = 8192
 
 
 class ResultsLog:
@@ -95,6 +99,16 @@ class ResultFiles:
         if any(segment.modality == "image" for segment in self.reader.task.outputs):
             for index in indices:
                 self._image_path("ground_truth", index)
+
+    def image_paths(self, indices: Sequence[int]) -> set[Path]:
+        """Where the generated and the true image codes of ``indices`` go."""
+        return {self._image_path(kind, i) for kind in _IMAGE_KINDS for i in indices}
+
+    def size(self, num_samples: int) -> int:
+        """About how many bytes the results of ``num_samples`` will take."""
+        images = sum(segment.modality == "image" for segment in self.reader.task.outputs)
+        array = self.reader.codes_per_image * self.codebook.shape[1] * self.codebook.itemsize
+        return num_samples * (images * len(_IMAGE_KINDS) * array + _BYTES_OF_TEXT)
 
     def write(self, results: dict[int, np.ndarray]) -> ParseReport:
         """Write every file for ``results`` (sample index -> ids); returns what was unreadable."""

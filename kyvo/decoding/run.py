@@ -1,25 +1,22 @@
-"""A whole generation run, from its config to its files."""
+"""Whole generation runs, from their plans to their files."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from kyvo.data import KyvoDataset
-from kyvo.decoding.config import GenerationConfig
+from kyvo.data.dataset import KyvoDataset
 from kyvo.decoding.generation import Generator
-from kyvo.decoding.outputs import OutputReader
-from kyvo.decoding.results import ResultFiles, ResultsLog
+from kyvo.decoding.preflight import GenerationPlan
+from kyvo.decoding.results import ResultsLog
 from kyvo.errors import InputError
+from kyvo.files import file_identity, folder_lock
 from kyvo.grammar import output_automaton
-from kyvo.images.codebook import load_codebook
-from kyvo.models import KyvoModel, load_released_state, resolve_dtype
-from kyvo.scenes import ParseReport, SceneCodec, get_schema
-from kyvo.text import load_text_tokenizer
-from kyvo.vocabulary import get_vocabulary
+from kyvo.models import KyvoModel, load_released, resolve_dtype
+from kyvo.scenes import ParseReport
 
 
 @dataclass(frozen=True)
@@ -32,93 +29,110 @@ class GenerationSummary:
     seconds: float
     report: ParseReport
 
+    def __str__(self) -> str:
+        lines = [
+            f"{self.num_samples} samples ({self.num_generated} generated now, "
+            f"{self.num_generated / self.seconds:.1f} samples/s, "
+            f"{self.num_tokens / self.seconds:,.0f} tokens/s)"
+        ]
+        if self.report.num_objects:
+            whole, seen = self.report.num_complete, self.report.num_objects
+            lines.append(f"objects read whole: {whole} of {seen}")
+        lines += [f"  {count} x {reason}" for reason, count in self.report.reasons.most_common()]
+        return "\n".join(lines)
 
-def run_generation(
-    config: GenerationConfig, weights: dict[str, Tensor] | None, source: str, device: torch.device
-) -> GenerationSummary:
+
+def run_generations(
+    plans: Sequence[GenerationPlan],
+) -> Iterator[tuple[GenerationPlan, GenerationSummary]]:
+    """Run one plan after another; those of the same model share it, once loaded."""
+    model, loaded = None, None
+    for plan in plans:
+        wanted = _model_identity(plan)
+        if model is None or wanted != loaded:
+            model = None  # before the next one is loaded: there may be room for one only
+            model, loaded = load_model(plan), wanted
+        yield plan, run_generation(plan, model)
+
+
+def run_generation(plan: GenerationPlan, model: KyvoModel) -> GenerationSummary:
     """Generate every sample that the run still lacks, then write all result files.
 
-    Args:
-        weights: the model's weights under the released names; None: random ones of the seed.
-        source: names the weights in errors and in the results' log.
+    Raises:
+        InputError: results of another setup stand in the folder, or another run works there.
     """
-    vocabulary = get_vocabulary(config.vocabulary)
-    dataset: KyvoDataset = config.dataset.build(vocabulary=vocabulary)
-    if len(dataset.builders) != 1:
-        raise InputError("dataset: generation needs one task, not UNIFIED.")
-    tokenizer = load_text_tokenizer(config.tokenizer, vocabulary)
-    codec = SceneCodec(get_schema(config.scene_schema), vocabulary, tokenizer)
-    codebook = load_codebook(config.codebook, vocabulary.num_image_codes)
-    model = _build_model(config, weights, source, codebook, device)
-    reader = _reader(dataset, codec)
-    three_d_folder = config.three_d_json_folder / config.run_identifier
-    files = ResultFiles(
-        config.run_identifier,
-        three_d_folder,
-        config.image_embeddings_folder / config.run_identifier,
-        reader,
-        dataset,
-        codebook,
-    )
-    wanted = _wanted(config, dataset)
-    files.check_names(wanted)
-    log = ResultsLog(three_d_folder / "results.jsonl", _description(config, source))
-    missing = [i for i in wanted if i not in log.done]
-    generator = Generator(
-        model,
-        vocabulary.eos,
-        config.max_new_tokens,
-        config.batch_size,
-        config.sampling,
-        output_automaton(reader.task, codec, reader.codes_per_image)
-        if config.constrained
-        else None,
-    )
-    begun = time.perf_counter()
-    try:
-        tokens = _generate(generator, dataset, missing, log)
-    finally:
-        log.close()
-    seconds = time.perf_counter() - begun
-    report = files.write({i: log.done[i] for i in wanted})
-    return GenerationSummary(len(wanted), len(missing), tokens, seconds, report)
+    with folder_lock(plan.files.three_d_folder):
+        return _run(plan, model)
 
 
-def _build_model(
-    config: GenerationConfig,
-    weights: dict[str, Tensor] | None,
-    source: str,
-    codebook: np.ndarray,
-    device: torch.device,
-) -> KyvoModel:
+def load_model(plan: GenerationPlan) -> KyvoModel:
+    """The plan's model, ready to decode.
+
+    Raises:
+        InputError: the weights have NaN or Inf, or belong to another codebook.
+    """
+    config = plan.config
     torch.manual_seed(config.seed)
-    model: KyvoModel = config.model.build(vocabulary=get_vocabulary(config.vocabulary))
-    if weights is not None:
-        load_released_state(model, weights, source)
+    model: KyvoModel = config.model.build(vocabulary=plan.codec.vocabulary)
+    if plan.weights is not None:
+        load_released(model, plan.weights)
     own = model.tok_embeddings.vqgan_codebook.weight
-    if weights is None:
-        model.tok_embeddings.set_codebook(torch.from_numpy(codebook))
+    if plan.weights is None:
+        model.tok_embeddings.set_codebook(torch.from_numpy(plan.codebook))
     # A model trained in bfloat16 holds a rounded codebook.
-    elif own.shape != codebook.shape or not np.allclose(own.float(), codebook, 1e-2, 1e-2):
+    elif own.shape != plan.codebook.shape or not np.allclose(
+        own.float(), plan.codebook, 1e-2, 1e-2
+    ):
         raise InputError(
-            f"codebook: {config.codebook} is not the one that {source} was trained with. "
+            f"codebook: {config.codebook} is not the one that {plan.weights} was trained with. "
             "Give the codebook of the same VQGAN."
         )
-    model.place(device, resolve_dtype(config.precision)).eval()
+    model.place(plan.device, resolve_dtype(config.precision)).eval()
     model.tok_embeddings.freeze_table()
     return model
 
 
-def _reader(dataset: KyvoDataset, codec: SceneCodec) -> OutputReader:
-    builder = dataset.builders[0]
-    lengths = [int(st.lengths[0]) for s, st in dataset.stores.items() if s.modality == "image"]
-    return OutputReader(builder.task, codec, lengths[0] if lengths else 0, builder.centre_first)
+def _run(plan: GenerationPlan, model: KyvoModel) -> GenerationSummary:
+    config, reader = plan.config, plan.reader
+    log = ResultsLog(plan.files.three_d_folder / "results.jsonl", _description(plan))
+    missing = [index for index in plan.indices if index not in log.done]
+    automaton = None
+    if config.constrained:
+        automaton = output_automaton(reader.task, plan.codec, reader.codes_per_image)
+    generator = Generator(
+        model,
+        plan.codec.vocabulary.eos,
+        config.max_new_tokens,
+        config.batch_size,
+        config.sampling,
+        automaton,
+    )
+    begun = time.perf_counter()
+    try:
+        tokens = _generate(generator, plan.dataset, missing, log)
+    finally:
+        log.close()
+    seconds = time.perf_counter() - begun
+    report = plan.files.write({index: log.done[index] for index in plan.indices})
+    return GenerationSummary(len(plan.indices), len(missing), tokens, seconds, report)
 
 
-def _description(config: GenerationConfig, source: str) -> dict[str, object]:
+def _weights_identity(plan: GenerationPlan) -> str:
+    return file_identity(plan.weights) if plan.weights else f"untrained, seed {plan.config.seed}"
+
+
+def _model_identity(plan: GenerationPlan) -> tuple[str, ...]:
+    """Equal for plans that can share a loaded model."""
+    config = plan.config
+    parts = (_weights_identity(plan), config.model, config.vocabulary, config.codebook)
+    return (*map(str, parts), config.precision)
+
+
+def _description(plan: GenerationPlan) -> dict[str, object]:
     """What results must share to stand in one log."""
+    config = plan.config
     return {
-        "weights": source,
+        "weights": _weights_identity(plan),
         "model": f"{config.model.path} {dict(config.model.arguments)}",
         "vocabulary": config.vocabulary,
         "dataset": {k: str(v) for k, v in config.dataset.arguments.items()},
@@ -127,17 +141,6 @@ def _description(config: GenerationConfig, source: str) -> dict[str, object]:
         "constrained": config.constrained,
         "precision": config.precision,
     }
-
-
-def _wanted(config: GenerationConfig, dataset: KyvoDataset) -> list[int]:
-    count = len(dataset) if config.num_samples is None else config.num_samples
-    chosen = list(range(len(dataset)))[config.first_sample : config.first_sample + count]
-    if not chosen:
-        raise InputError(
-            f"first_sample {config.first_sample}: the data set has {len(dataset)} samples. "
-            "Choose a smaller first_sample, and num_samples of 1 or more."
-        )
-    return chosen
 
 
 def _generate(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from kyvo.errors import InputError
+from kyvo.errors import InputError, Problems
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.codebook import save_codebook
 from kyvo.images.codebook_training import CodebookConfig, CodebookTrainer, codebook_use
@@ -107,6 +107,27 @@ class PictureDataset(Dataset[Tensor]):
         return to_model_range(load_picture(self.paths[index], self.size)[None])[0]
 
 
+def plan_vqgan(config: VQGANTrainingConfig) -> str:
+    """Check device, pictures and weight files of a run, and say what it would do.
+
+    Raises:
+        InputError: listing every problem.
+    """
+    problems = Problems()
+    problems.attempt(_device, config.device)
+    pictures = problems.attempt(split_pictures, config.data, config.seed)
+    if pictures is not None:
+        problems.attempt(load_picture, pictures[0][0], config.model.resolution)
+    problems.attempt(_load_perceptual, config.loss)
+    problems.raise_any()
+    train, held_out = pictures
+    return (
+        f"{len(train)} pictures of {config.model.resolution} pixels a side, {len(held_out)} held "
+        f"out\n{config.max_steps} steps of {config.batch_size} on {config.device}, towards "
+        f"{config.model.n_embed} codes of {config.model.embed_dim} dimensions"
+    )
+
+
 def train_vqgan(config: VQGANTrainingConfig) -> VQGAN:
     """Train a VQGAN, writing metrics, checkpoints and codebook as it goes; returns the model.
 
@@ -129,7 +150,8 @@ class VQGANTrainer:
         self.model = self._place(VQGAN(config.model))
         self.codebook = CodebookTrainer(config.codebook, self.model.codebook, config.seed)
         self.optimizer = self._model_optimizer()
-        self.perceptual = self._perceptual_loss()
+        perceptual = _load_perceptual(config.loss)
+        self.perceptual = None if perceptual is None else perceptual.to(self.device)
         self.discriminator: nn.Module | None = None
         if config.loss.discriminator:
             self.discriminator = self._place(PatchDiscriminator(config.model.out_ch))
@@ -371,14 +393,6 @@ class VQGANTrainer:
             groups, rule.learning_rate, rule.muon_learning_rate, rule.betas, momentum=0.9
         )
 
-    def _perceptual_loss(self) -> nn.Module | None:
-        weights = self.config.loss
-        if not weights.perceptual:
-            return None
-        assert weights.vgg16_weights is not None
-        assert weights.lpips_weights is not None
-        return load_perceptual_loss(weights.vgg16_weights, weights.lpips_weights).to(self.device)
-
     def _precision(self) -> torch.autocast:
         enabled = self.config.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
@@ -421,6 +435,14 @@ def split_pictures(config: DataConfig, seed: int) -> tuple[list[Path], list[Path
             "Give more pictures, data.validation, or another data.validation_share."
         )
     return train, held_out[: config.validation_pictures]
+
+
+def _load_perceptual(weights: LossConfig) -> nn.Module | None:
+    if not weights.perceptual:
+        return None
+    assert weights.vgg16_weights is not None
+    assert weights.lpips_weights is not None
+    return load_perceptual_loss(weights.vgg16_weights, weights.lpips_weights)
 
 
 def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

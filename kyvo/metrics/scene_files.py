@@ -127,28 +127,48 @@ def load_evaluation(
 
     Args:
         predictions_file: a run's predictions, or a detector's (``METHODS``).
-        groundtruth: a folder of scene files laid out as ``dataset``'s, or one Omni3D JSON file,
-            which is always matched by Objectron's rule.
-        dimension_tau: bound on the mean error of an object's dimensions, for an Omni3D file.
+        groundtruth: a folder of scene files laid out as ``dataset``'s; or one Omni3D JSON file,
+            which is always matched by Objectron's rule; or a run's own ``groundtruth_scenes_*``.
+        dimension_tau: bound on the mean error of an object's dimensions (Objectron).
 
     Raises:
         InputError: a file is missing or malformed, or nothing can be paired.
     """
     if Path(groundtruth).is_dir():
         return _pair_with_folder(predictions_file, Path(groundtruth), dataset, method)
-    truth = _read_omni3d(groundtruth)
+    root = expect(read_json(groundtruth, "ground truth"), dict, f"ground truth: {groundtruth}")
+    if "scenes" in root:
+        rule = {**RULES, "objectron": objectron_rule(dimension_tau)}[dataset]
+        predicted = read_predicted_scenes(predictions_file)
+        return _pair(predicted, _own_scenes(groundtruth, rule), dataset, rule)
+    truth = _read_omni3d(root, groundtruth)
     predicted = METHODS[method](predictions_file, truth)
-    shared = predicted.keys() & truth.objects.keys()
+    return _pair(predicted, truth.objects, "objectron", objectron_rule(dimension_tau))
+
+
+def _pair(
+    predicted: Mapping[str, Sequence[SceneObject]],
+    truth: Mapping[str, Sequence[SceneObject]],
+    dataset: str,
+    rule: MatchingRule,
+) -> Evaluation:
+    """Every scene of the ground truth with its prediction, where there is one."""
+    shared = predicted.keys() & truth.keys()
     if not shared:
         raise InputError(
-            f"predictions: {predictions_file}: none of its {len(predicted)} images is in "
-            f"{groundtruth}. Check that both are of the same test set."
+            f"predictions: none of the {len(predicted)} scenes, such as {next(iter(predicted))!r}, "
+            "is in the ground truth. Check that both are of the same test set."
         )
-    pairs = tuple(
-        ScenePair(key, predicted.get(key), objects) for key, objects in truth.objects.items()
-    )
-    notes = _count(len(predicted) - len(shared), "predicted images are not in the ground truth")
-    return Evaluation("objectron", objectron_rule(dimension_tau), pairs, notes)
+    pairs = tuple(ScenePair(key, predicted.get(key), objects) for key, objects in truth.items())
+    notes = _count(len(predicted) - len(shared), "predicted scenes are not in the ground truth")
+    return Evaluation(dataset, rule, pairs, notes)
+
+
+def _own_scenes(path: Path | str, rule: MatchingRule) -> dict[str, list[SceneObject]]:
+    """Ground truth as a run writes it, on the number grid."""
+    place = f"ground truth: {path}"
+    scenes = read_predicted_scenes(path)
+    return {key: [_check(item, rule, place) for item in scene] for key, scene in scenes.items()}
 
 
 def _pair_with_folder(
@@ -216,9 +236,8 @@ class _Omni3D:
     categories: Mapping[int, str]
 
 
-def _read_omni3d(path: Path | str) -> _Omni3D:
+def _read_omni3d(root: dict[str, Any], path: Path | str) -> _Omni3D:
     purpose = f"ground truth: {path}"
-    root = read_json(path, "ground truth")
     file_paths = _id_table(root, "images", "file_path", purpose)
     categories = _id_table(root, "categories", "name", purpose)
     annotations = take(root, "annotations", list, purpose)

@@ -6,7 +6,14 @@ from kyvo.models.builders import (
     llama3_2_1b,
     llama3_2_3b,
     num_parameters,
+    outline,
     resolve_dtype,
+)
+from kyvo.models.checkpoints import (
+    Checkpoint,
+    find_weights,
+    latest_checkpoint,
+    save_checkpoint,
 )
 from kyvo.models.weights import (
     load_llama,
@@ -16,14 +23,19 @@ from kyvo.models.weights import (
 )
 
 __all__ = [
+    "Checkpoint",
     "KyvoModel",
+    "find_weights",
     "kyvo_model",
+    "latest_checkpoint",
     "llama3_2_1b",
     "llama3_2_3b",
     "load_llama",
     "load_released",
     "load_released_state",
     "num_parameters",
+    "outline",
     "released_state_dict",
     "resolve_dtype",
+    "save_checkpoint",
 ]

@@ -16,6 +16,7 @@ from torchtune.modules import (
     TransformerSelfAttentionLayer,
 )
 
+from kyvo.config import Component
 from kyvo.errors import InputError
 from kyvo.models.embedding import (
     ImageProjection,
@@ -184,6 +185,17 @@ def _relate_numbers(model: KyvoModel, vocabulary: Vocabulary, scale: float) -> N
     rows = vocabulary.number
     table = sin_cos_table(rows.size, model.output.weight.shape[1])
     model.output.weight[rows.start : rows.stop] += scale * table
+
+
+def outline(component: Component, vocabulary: Vocabulary) -> KyvoModel:
+    """The model of a config on the meta device: names and shapes, no weights.
+
+    Raises:
+        InputError: dimensions that do not fit, or wrong keys.
+    """
+    with torch.device("meta"):
+        model: KyvoModel = component.build(vocabulary=vocabulary)
+    return model
 
 
 def num_parameters(model: nn.Module, trainable_only: bool = False) -> int:

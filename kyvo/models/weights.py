@@ -34,10 +34,13 @@ def released_state_dict(model: KyvoModel) -> dict[str, Tensor]:
 def load_released(model: KyvoModel, path: Path) -> None:
     """Load a trained Kyvo (``meta_model_9.pt`` or the same names in safetensors).
 
+    With a model on the meta device only names and shapes are read and compared.
+
     Raises:
         InputError: missing, unexpected or mis-shaped weights, all listed; NaN or Inf.
     """
-    load_released_state(model, read_state_dict(path, "Kyvo checkpoint"), str(path))
+    state = read_state_dict(path, "Kyvo checkpoint", shapes_only=_is_meta(model))
+    load_released_state(model, state, str(path))
 
 
 def load_released_state(model: KyvoModel, state: Mapping[str, Tensor], where: str) -> None:
@@ -53,7 +56,8 @@ def load_llama(model: KyvoModel, path: Path, head_start: HeadStart = "llama") ->
     ``path`` is Meta's ``consolidated.00.pth``, a folder holding it (or ``original/``), or a
     folder of Hugging Face safetensors. With "llama" the head's text rows are Llama's tied
     embedding and every new row is their mean, so that a new token starts as likely as an
-    average one; with "random" the whole head stays random, as in the reference.
+    average one; with "random" the whole head stays random, as in the reference. With a model on
+    the meta device only names and shapes are read and compared.
 
     Raises:
         InputError: no weights found, or they do not fit the model; all misfits are listed.
@@ -78,16 +82,17 @@ def _read_llama(path: Path, model: KyvoModel) -> tuple[dict[str, Tensor], str]:
     candidates = [path, path / _META_FILE, path / "original" / _META_FILE]
     meta = next((p for p in candidates if p.is_file() and p.suffix == ".pth"), None)
     if meta is not None:
-        return _from_meta(read_state_dict(meta, "Llama weights"), str(meta)), str(meta)
+        state = read_state_dict(meta, "Llama weights", shapes_only=_is_meta(model))
+        return _from_meta(state, str(meta)), str(meta)
     shards = _hugging_face_files(path)
     if not shards:
         raise InputError(
             f"Llama weights: {path}: found neither {_META_FILE} nor {_HF_FILE}. "
             "Download them with 'tune download meta-llama/Llama-3.2-1B' (README)."
         )
-    state: dict[str, Tensor] = {}
+    state = {}
     for shard in shards:
-        state |= read_state_dict(shard, "Llama weights")
+        state |= read_state_dict(shard, "Llama weights", shapes_only=_is_meta(model))
     attention = model.layers[0].attn
     width = attention.num_heads * attention.head_dim
     try:
@@ -123,3 +128,7 @@ def _load(model: KyvoModel, state: Mapping[str, Tensor], where: str, required: s
     own = model.state_dict()
     check_weights(state, own, where, optional=own.keys() - required)
     model.load_state_dict(dict(state), strict=False)
+
+
+def _is_meta(model: KyvoModel) -> bool:
+    return model.output.weight.is_meta

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from kyvo.config import Component, From
 from kyvo.models.weights import HeadStart
+from kyvo.scenes import get_schema
 from kyvo.training.loss import Normalization
+from kyvo.vocabulary import get_vocabulary
 
 Precision = Literal["fp32", "bf16_mixed", "bf16"]
 _POSITIVE = (
@@ -43,18 +45,20 @@ class LossConfig:
 class TrainingConfig:
     """A training run."""
 
-    # Read by the config itself, as ${data_root}.
-    data_root: Path
+    data_root: Path  # read by the config itself, as ${data_root}
     output_dir: Path
     vocabulary: str
     codebook: Path
     model: Annotated[Component, From(("kyvo.models",))]
-    dataset: Annotated[Component, From(("kyvo.data",))]
+    dataset: Annotated[Component, From(("kyvo.data.dataset",))]
     optimizer: Annotated[Component, From(("torch.optim", "torchao.optim", "kyvo.optim"))]
-    validation_dataset: Annotated[Component, From(("kyvo.data",))] | None = None
+    validation_dataset: Annotated[Component, From(("kyvo.data.dataset",))] | None = None
     lr_scheduler: Annotated[Component, From(("torchtune.training.lr_schedulers",))] | None = None
     metric_logger: Annotated[Component, From(("torchtune.training.metric_logging",))] | None = None
+    scene_schema: str | None = None
+    tokenizer: Path | None = None
     llama_weights: Path | None = None
+    checkpoint: Path | None = None
     head_start: HeadStart = "llama"
     loss: LossConfig = LossConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -72,10 +76,13 @@ class TrainingConfig:
     validation_batches: int | None = None
     save_every_n_steps: int | None = None
     keep_checkpoints: int = 2
-    export_released: bool = True
+    export_released: Literal["never", "last", "every_epoch"] = "last"
     resume: Literal["auto", "never"] = "auto"
 
     def __post_init__(self) -> None:
+        get_vocabulary(self.vocabulary)
+        if self.scene_schema is not None:
+            get_schema(self.scene_schema)
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kyvo.data import Batch
+from kyvo.data.batches import Batch
 from kyvo.models import KyvoModel
 
 Normalization = Literal["valid", "sample", "reference"]

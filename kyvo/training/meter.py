@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from kyvo.data import Batch
+from kyvo.data.batches import Batch
 from kyvo.training.loss import LossSums
 
 

@@ -1,11 +1,9 @@
-"""Parts that every recipe shares: device, precision, folder lock, signals, metric log."""
+"""Parts that every recipe shares: precision, signals, metric log."""
 
-import fcntl
 import json
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,17 +11,8 @@ from typing import Any
 import torch
 from torchtune.training.metric_logging import MetricLoggerInterface
 
-from kyvo.errors import InputError
 from kyvo.files import atomic_file
 from kyvo.training.config import Precision
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto``: the GPU if there is one. InputError if CUDA is asked for and absent."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError("device: cuda, but no CUDA device is visible. Use device=cpu or auto.")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def weight_dtype(precision: Precision) -> torch.dtype:
@@ -36,26 +25,6 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     if precision != "bf16_mixed":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; a second run in the same folder is refused."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(
-            f"output folder: {folder}: cannot be written: {error}. Choose another."
-        ) from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"output folder: {folder} is in use by another run. Wait for it or choose another."
-            ) from None
-        yield
 
 
 class StopRequest:

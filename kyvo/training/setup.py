@@ -4,33 +4,53 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from kyvo.data import KyvoDataset
+from kyvo.data.dataset import KyvoDataset
 from kyvo.errors import InputError
 from kyvo.images.codebook import load_codebook
-from kyvo.models import KyvoModel, load_llama
+from kyvo.models import KyvoModel, find_weights, load_llama, load_released
 from kyvo.training.config import TrainingConfig
 from kyvo.training.runtime import weight_dtype
-from kyvo.vocabulary import Vocabulary
+from kyvo.vocabulary import get_vocabulary
 
 
-def build_model(config: TrainingConfig, vocabulary: Vocabulary, device: torch.device) -> KyvoModel:
-    """The model at its start: the config's size, Llama's weights if given, the codebook."""
+def build_model(config: TrainingConfig, device: torch.device) -> KyvoModel:
+    """The model at its start: the config's size, the weights that it names, the codebook."""
+    vocabulary = get_vocabulary(config.vocabulary)
     codebook = load_codebook(config.codebook, vocabulary.num_image_codes)
     model: KyvoModel = config.model.build(vocabulary=vocabulary)
-    expected = model.tok_embeddings.vqgan_codebook.weight.shape
-    if codebook.shape != expected:
-        raise InputError(
-            f"codebook: {config.codebook}: shape {codebook.shape}, expected {tuple(expected)}. "
-            "Set the model's codebook_dim or give the codebook of this vocabulary."
-        )
-    if config.llama_weights is not None:
-        load_llama(model, config.llama_weights, config.head_start)
+    check_codebook(model, codebook, config.codebook)
+    load_start(model, config)
     model.tok_embeddings.set_codebook(torch.from_numpy(codebook))
     return model.place(device, weight_dtype(config.precision))
+
+
+def load_start(model: KyvoModel, config: TrainingConfig) -> None:
+    """Load what training starts from: a trained Kyvo, else Llama, else nothing (random weights).
+
+    With an ``outline`` of the model only names and shapes are compared.
+
+    Raises:
+        InputError: no such weights, or they do not fit.
+    """
+    if config.checkpoint is not None:
+        load_released(model, find_weights(config.checkpoint))
+    elif config.llama_weights is not None:
+        load_llama(model, config.llama_weights, config.head_start)
+
+
+def check_codebook(model: KyvoModel, codebook: np.ndarray, path: Path) -> None:
+    """Refuse a codebook of another shape than the model's."""
+    expected = tuple(model.tok_embeddings.vqgan_codebook.weight.shape)
+    if codebook.shape != expected:
+        raise InputError(
+            f"codebook: {path}: shape {codebook.shape}, expected {expected}. "
+            "Set the model's codebook_dim or give the codebook of this vocabulary."
+        )
 
 
 def check_lengths(dataset: KyvoDataset, max_seq_len: int) -> None:

@@ -10,15 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kyvo.data import (
+from kyvo.data.batches import (
     Batch,
     LossWeighting,
     collate,
-    kyvo_dataset,
     length_buckets,
     make_loader,
+    position_weights,
 )
-from kyvo.data.batches import position_weights
+from kyvo.data.dataset import kyvo_dataset
 from kyvo.sequences import IGNORED_LABEL, Sample
 from kyvo.vocabulary import get_vocabulary
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kyvo.data import KyvoDataset, kyvo_dataset
+from kyvo.data.dataset import KyvoDataset, kyvo_dataset
 from kyvo.errors import InputError
 from kyvo.sequences import TASKS, SequenceBuilder
 from kyvo.vocabulary import get_vocabulary

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kyvo.data import kyvo_dataset
+from kyvo.data.dataset import kyvo_dataset
 from kyvo.errors import InputError
 from kyvo.vocabulary import get_vocabulary
 

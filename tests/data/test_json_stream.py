@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kyvo.data import open_store
 from kyvo.data.json_stream import iterate_entries
+from kyvo.data.store import open_store
 from kyvo.errors import InputError
 
 VALUES = st.recursive(

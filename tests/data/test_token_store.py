@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kyvo.data import TokenStore, common_keys, open_store
 from kyvo.data import store as store_module
+from kyvo.data.store import TokenStore, common_keys, open_store
 from kyvo.errors import InputError
 
 IDS = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=6)
@@ -221,14 +221,27 @@ def test_other_layouts(content: str, tmp_path: Path) -> None:
     low=st.integers(0, 50),
     high=st.integers(50, 99),
 )
-def test_first_id_outside(
+def test_first_id_outside_or_inside(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[int]], low: int, high: int
 ) -> None:
     content = {f"key{i}": row for i, row in enumerate(rows)}
     path = write(tmp_path_factory.mktemp("store") / "ids.json", content)
-    outside = [(key, v) for key, row in content.items() for v in row if not low <= v < high]
+    found: dict[bool, list[tuple[str, int]]] = {True: [], False: []}
+    for key, row in content.items():
+        for value in row:
+            found[low <= value < high].append((key, value))
     store = open_store(path, "text_source")
-    assert store.first_outside(low, high) == (outside[0] if outside else None)
+    assert store.first_outside(low, high) == next(iter(found[False]), None)
+    assert store.first_inside(low, high) == next(iter(found[True]), None)
+
+
+def test_distinct_ids(tmp_path: Path) -> None:
+    """Of more ids than one block holds."""
+    random = np.random.default_rng(0)
+    rows = random.integers(0, 2**31, size=(30, 5_000))
+    rows[1:, :4_000] = rows[0, 0]
+    path = write(tmp_path / "ids.json", {f"key{i}": row.tolist() for i, row in enumerate(rows)})
+    assert open_store(path, "text_source").distinct.tolist() == sorted(set(rows.flatten().tolist()))
 
 
 @given(st.lists(st.sets(st.sampled_from("abcdefg"), min_size=1), min_size=1, max_size=4))

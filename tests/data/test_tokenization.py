@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from scene_samples import CODECS
 
-from kyvo.data import kyvo_dataset
+from kyvo.data.dataset import kyvo_dataset
 from kyvo.data.layout import ReleasedLayout
 from kyvo.data.tokenization import WorldTokenizer, copy_originals
 from kyvo.errors import InputError

@@ -82,7 +82,7 @@ def test_an_image_without_prediction_is_a_miss_and_the_reference_is_printed(tmp_
     assert scores.taus[0].jaccard == 0.5
     assert scores.taus[0].predicted_jaccard == 1
     summary = scores.summary()
-    assert "1 predicted images are not in the ground truth" in summary
+    assert "1 predicted scenes are not in the ground truth" in summary
     assert "2 scenes have no prediction" in summary
     assert "as the released code counts: 1.0000" in summary
 
@@ -169,7 +169,7 @@ def test_broken_omni3d_is_refused(tmp_path, damage, message):
 def test_nothing_in_common_is_refused(tmp_path):
     truth = write(tmp_path / "gt.json", omni3d(2))
     predictions = write(tmp_path / "p.json", {"scenes": [{"key": "x.jpg", "objects": []}]})
-    with pytest.raises(InputError, match="none of its 1 images"):
+    with pytest.raises(InputError, match="none of the 1 scenes"):
         load_evaluation(predictions, truth)
 
 

@@ -19,8 +19,8 @@ from kyvo_stand_ins import (
 )
 
 from kyvo.config import load_config
-from kyvo.models import load_released
-from kyvo.training import TrainingConfig, latest_checkpoint
+from kyvo.models import latest_checkpoint, load_released
+from kyvo.training import TrainingConfig
 
 RECIPE = load_script("full_finetune_single_device_3d")
 CONFIG = """
@@ -38,7 +38,7 @@ model:
   codebook_dim: 16
   max_seq_len: 128
 dataset: &data
-  _component_: kyvo.data.kyvo_dataset
+  _component_: kyvo.data.dataset.kyvo_dataset
   task: UNIFIED
   unified_tasks: [I-3, 3-I]
   image_source: ${{data_root}}/image_source.json
@@ -56,6 +56,7 @@ lr_scheduler:
 loss:
   weight_first_positions: 5
   weight: 10.0
+export_released: every_epoch
 precision: fp32
 device: cpu
 batch_size: 2
@@ -150,7 +151,7 @@ def test_metrics_tell_loss_accuracy_speed_and_validation(straight):
 
 
 def test_the_loss_falls(root, tmp_path):
-    quick = ("epochs=12", "optimizer.lr=1e-2", "export_released=false", "save_every_n_steps=100")
+    quick = ("epochs=12", "optimizer.lr=1e-2", "export_released=never", "save_every_n_steps=100")
     lines = metrics(train(root, tmp_path / "run", *quick))
     for name in ("loss", "val_loss"):
         values = [line[name] for line in lines if name in line]

@@ -15,19 +15,20 @@ from kyvo_stand_ins import (
     write_json,
 )
 
-from kyvo.data import kyvo_dataset
+from kyvo.data.dataset import kyvo_dataset
 from kyvo.decoding import OutputReader, ResultFiles, ResultsLog
+from kyvo.files import folder_lock
 from kyvo.images.order import centre_first
-from kyvo.models import released_state_dict
+from kyvo.models import released_state_dict, save_checkpoint
 from kyvo.scenes import SceneCodec, get_schema
 from kyvo.sequences import get_task
-from kyvo.training import save_checkpoint
 from kyvo.vocabulary import get_vocabulary
 
 COMMAND = load_script("generate_3d")
 IMAGE = get_vocabulary("mini").image
 CONFIG = """
 data_root: {root}
+output_dir: {root}
 run_identifier: R
 three_d_json_folder: {root}/three_d
 image_embeddings_folder: {root}/images
@@ -45,7 +46,7 @@ model:
   codebook_dim: 16
   max_seq_len: 256
 dataset:
-  _component_: kyvo.data.kyvo_dataset
+  _component_: kyvo.data.dataset.kyvo_dataset
   task: I+3+T-I+3
   codes_per_image: 16
   image_source: ${{data_root}}/image_source.json
@@ -227,7 +228,7 @@ def test_the_newest_checkpoint_of_a_training_run_is_taken(root, tmp_path, straig
 
 def test_an_untrained_model_answers_on_request(root, tmp_path, capsys):
     generate(root, tmp_path, "checkpoint=null", "num_samples=1")
-    assert "untrained model" in capsys.readouterr().out
+    assert "random ones of seed 0" in capsys.readouterr().out
     assert len(written(tmp_path, "predicted_scenes_R.json")["scenes"]) == 1
 
 
@@ -298,7 +299,7 @@ def test_a_key_that_cannot_be_part_of_a_file_name_is_told_before_generating(
 
 
 def test_two_runs_in_one_folder_are_refused(root, tmp_path, monkeypatch, capsys):
-    with COMMAND.folder_lock(tmp_path / "three_d" / "R"):
+    with folder_lock(tmp_path / "three_d" / "R"):
         assert "in use by another run" in refusal(monkeypatch, capsys, root, tmp_path)
 
 

@@ -10,7 +10,8 @@ import torch
 from kyvo_stand_ins import golden, sources, tiny_model, write_data
 from torch import nn
 
-from kyvo.data import LossWeighting, collate, kyvo_dataset
+from kyvo.data.batches import LossWeighting, collate
+from kyvo.data.dataset import kyvo_dataset
 from kyvo.sequences import IGNORED_LABEL, Sample
 from kyvo.training import language_loss, loss_weight
 from kyvo.vocabulary import get_vocabulary

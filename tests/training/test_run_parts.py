@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from kyvo.config import Component
-from kyvo.data import Batch
+from kyvo.data.batches import Batch
 from kyvo.errors import InputError
+from kyvo.files import folder_lock
+from kyvo.tensors import resolve_device
 from kyvo.training import (
     LossConfig,
     LossSums,
@@ -22,9 +24,7 @@ from kyvo.training import (
     autocast,
     build_optimizer,
     check_fingerprint,
-    folder_lock,
     log_line,
-    resolve_device,
 )
 
 HOLD_LOCK = """
@@ -43,7 +43,7 @@ def config(tmp_path, **values):
         vocabulary="mini",
         codebook=tmp_path / "codebook.npy",
         model=Component("kyvo.models.kyvo_model"),
-        dataset=Component("kyvo.data.kyvo_dataset"),
+        dataset=Component("kyvo.data.dataset.kyvo_dataset"),
         optimizer=values.pop("optimizer", Component("torch.optim.AdamW", {"lr": 1e-3})),
         **values,
     )

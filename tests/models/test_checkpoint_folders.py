@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from kyvo.errors import InputError
-from kyvo.training import checkpoints, find_weights, latest_checkpoint, save_checkpoint
+from kyvo.models import checkpoints, find_weights, latest_checkpoint, save_checkpoint
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 

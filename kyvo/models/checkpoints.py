@@ -29,6 +29,7 @@ MODEL, OPTIMIZER, STATE, MANIFEST = (
     "manifest.json",
 )
 _NAME = re.compile(r"step_(\d{8})")
+_RELEASED_NAME = re.compile(r"meta_model_(\d+)\.pt")
 _UNFINISHED = ".saving"
 
 
@@ -105,6 +106,8 @@ def latest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:
 def find_weights(path: Path) -> Path:
     """The weights that ``path`` means: a file itself, a checkpoint folder, or a run's newest.
 
+    In a folder without checkpoints of this project, the ``meta_model_EPOCH.pt`` of the last epoch.
+
     Raises:
         InputError: nothing there, or the checkpoint is damaged.
     """
@@ -116,6 +119,9 @@ def find_weights(path: Path) -> Path:
             raise InputError(f"checkpoint: {path}: {fault}. Take another one.")
         return path / MODEL
     found, skipped = latest_checkpoint(path)
+    released = _numbered(path, _RELEASED_NAME)
+    if found is None and released and not skipped:
+        return released[0][1]
     if found is None:
         detail = f" ({'; '.join(skipped)})" if skipped else ""
         raise InputError(
@@ -127,9 +133,14 @@ def find_weights(path: Path) -> Path:
 
 def _folders(root: Path) -> list[tuple[int, Path]]:
     """(step, folder) of everything named like a checkpoint, newest first."""
+    return [(step, path) for step, path in _numbered(root, _NAME) if path.is_dir()]
+
+
+def _numbered(root: Path, name: re.Pattern[str]) -> list[tuple[int, Path]]:
+    """What ``root`` holds of that name, by its number, the highest first."""
     if not root.is_dir():
         return []
-    matches = [(_NAME.fullmatch(path.name), path) for path in root.iterdir() if path.is_dir()]
+    matches = [(name.fullmatch(path.name), path) for path in root.iterdir()]
     return sorted(((int(m[1]), path) for m, path in matches if m), reverse=True)
 
 

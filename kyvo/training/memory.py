@@ -1,0 +1,111 @@
+"""How much memory and disk a training run needs, before it takes them.
+
+Shapes: B rows, L positions, N labels, D width, F feed-forward width, V ids.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from kyvo.errors import InputError
+from kyvo.models import KyvoModel, num_parameters
+from kyvo.training.config import TrainingConfig
+from kyvo.training.runtime import weight_dtype
+
+# Running averages of gradient and square; 8-bit optimizers need less.
+_OPTIMIZER_STATES = 2
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes that a training step holds at its peak, by what holds them."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it, in bytes."""
+        return sum(asdict(self).values())
+
+    @property
+    def fixed(self) -> int:
+        """What no smaller batch makes less, in bytes."""
+        return self.total - self.activations
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in asdict(self).items())
+        return f"{self.total / 2**30:.1f} GiB ({listed})"
+
+
+def estimate_memory(
+    model: KyvoModel, config: TrainingConfig, tokens_BL: int, labels_N: int
+) -> TrainingMemory:
+    """The peak of a step over ``tokens_BL`` positions of which ``labels_N`` carry loss.
+
+    ``model`` may be an ``outline``. Counted as the eager layers keep tensors for their backward
+    pass, twice Adam's running averages, and logits as they stand between head and loss.
+    """
+    item = weight_dtype(config.precision).itemsize
+    trained = num_parameters(model, trainable_only=True)
+    weights = num_parameters(model) * item
+    if config.precision == "bf16_mixed":
+        # Autocast keeps a bfloat16 copy of each matrix until the step ends.
+        weights += trained * torch.bfloat16.itemsize
+    at_once = min(labels_N, config.loss.head_chunk or labels_N)
+    return TrainingMemory(
+        weights,
+        trained * item,
+        trained * item * _OPTIMIZER_STATES,
+        tokens_BL * _bytes_per_token(model, config) + at_once * _bytes_per_label(model, config),
+    )
+
+
+def checkpoint_bytes(model: KyvoModel, config: TrainingConfig) -> tuple[int, int]:
+    """Bytes of a checkpoint folder, and of an exported ``meta_model_EPOCH.pt``."""
+    item = weight_dtype(config.precision).itemsize
+    exported = num_parameters(model) * item
+    states = num_parameters(model, trainable_only=True) * item * _OPTIMIZER_STATES
+    return exported + states, exported
+
+
+def check_gpu_memory(memory: TrainingMemory, device: torch.device) -> None:
+    """Refuse a run whose weights, gradients and optimizer alone exceed the GPU's free memory.
+
+    Raises:
+        InputError: naming both figures and the remedies.
+    """
+    if device.type != "cuda":
+        return
+    free, _ = torch.cuda.mem_get_info(device)
+    if memory.fixed > free:
+        raise InputError(
+            f"GPU memory: the run needs {memory}, but {free / 2**30:.1f} GiB are free. Use "
+            "precision=bf16 with torchao.optim.AdamW8bit, a smaller model, or a larger GPU."
+        )
+
+
+def _bytes_per_token(model: KyvoModel, config: TrainingConfig) -> int:
+    """What all layers keep of one position."""
+    width, inner = model.output.weight.shape[1], _feed_forward_width(model)
+    item = 4 if config.precision == "fp32" else 2
+    residual = weight_dtype(config.precision).itemsize
+    # Twice: the residual stream, the normalised values in float32, and their copy that enters
+    # the products. Queries, keys and values of all heads, the attended values, and their copy.
+    of_width = 2 * (residual + 4 + item) + 5 * item
+    # Gate, its activation, the other branch and the product.
+    return len(model.layers) * (of_width * width + 4 * item * inner)
+
+
+def _bytes_per_label(model: KyvoModel, config: TrainingConfig) -> int:
+    """Logits as products, as float32, as log-probabilities, and two gradients of them."""
+    item = 4 if config.precision == "fp32" else 2
+    return model.output.weight.shape[0] * (2 * item + 3 * 4)
+
+
+def _feed_forward_width(model: KyvoModel) -> int:
+    first: nn.Linear = model.layers[0].mlp.w1
+    return first.out_features
