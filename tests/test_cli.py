@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,12 @@ def test_arguments_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["script.py", "--flag", "value"])
     kyvo.cli.run(received.extend)
     assert received == ["--flag", "value"]
+
+
+def test_overrides_may_stand_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "a=b.yaml"
+    path.write_text("")
+    argv = ["--config", "x.yaml", "batch_size=4", str(path), "--tau=0.05", "model.x=[1, 2]"]
+    rest, overrides = kyvo.cli.split_overrides(argv)
+    assert rest == ["--config", "x.yaml", str(path), "--tau=0.05"]
+    assert overrides == ["batch_size=4", "model.x=[1, 2]"]

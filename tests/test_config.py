@@ -314,3 +314,24 @@ def test_components_that_cannot_be_built_tell_what_to_check(component, message):
     given = [torch.nn.Parameter(torch.zeros(1))] if "optim" in component.path else []
     with pytest.raises(InputError, match=message):
         component.build(given) if given else component.build()
+
+
+def test_of_several_bases_the_later_one_wins(tmp_path: Path) -> None:
+    write(tmp_path / "shared.yaml", "batch_size: 7\nrate: 0.5\nnote: shared\n")
+    write(tmp_path / "parts/first.yaml", "base: ../shared.yaml\n" + GOOD_YAML + "note: first\n")
+    write(tmp_path / "parts/second.yaml", "note: second\nbatch_size: 8\n")
+    path = write(
+        tmp_path / "run.yaml", "base: [parts/first.yaml, parts/second.yaml]\noutput_dir: runs/b\n"
+    )
+    config = load_config(Outer, path, ["rate=0.25"])
+    assert (config.note, config.batch_size, config.rate) == ("second", 8, 0.25)
+    assert config.output_dir == Path("runs/b")
+    assert config.optimizer.arguments == {"lr": 1e-4}
+
+
+def test_two_ways_to_one_base_are_no_circle(tmp_path: Path) -> None:
+    write(tmp_path / "root.yaml", GOOD_YAML)
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.yaml", f"base: root.yaml\nnote: {name}\n")
+    path = write(tmp_path / "run.yaml", "base: [a.yaml, b.yaml]\n")
+    assert load_config(Outer, path).note == "b"

@@ -121,3 +121,17 @@ def test_llama_tokenizer_does_not_fit_the_mini_vocabulary(ranks: list[str], tmp_
     with pytest.raises(InputError, match="has 128256 ids, but vocabulary 'mini'"):
         load_text_tokenizer(path, MINI)
     assert load_text_tokenizer(path, get_vocabulary("clevr")).encode("b") == [98]
+
+
+def test_a_models_folder_stands_for_its_tokenizer(ranks: list[str], tmp_path: Path) -> None:
+    clevr = get_vocabulary("clevr")
+    with pytest.raises(InputError, match=str(tmp_path)):
+        load_text_tokenizer(tmp_path, clevr)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match=r"tokenizer\.json: cannot be read"):
+        load_text_tokenizer(tmp_path, clevr)
+    for folder in ("original", "."):
+        path = tmp_path / folder / "tokenizer.model"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(ranks))
+        assert load_text_tokenizer(tmp_path, clevr).encode("ab") == list(b"ab")

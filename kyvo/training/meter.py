@@ -34,6 +34,7 @@ class StepMeter:
         self._weight += weight
         self._labels += len(batch.labels_N)
         self._tokens += batch.num_tokens
+        self._samples += len(batch.keys)
 
     def sums(self) -> dict[str, float]:
         """The sums so far, for a checkpoint; waits for the device."""
@@ -57,29 +58,35 @@ class StepMeter:
         loss, accuracy = self.loss_and_accuracy()
         now = time.perf_counter()
         per_step = (now - self._begun) / max(step - self._first_step, 1)
+        seconds = now - self._since
         values = {
             "loss": loss,
             "accuracy": accuracy,
             "learning_rate": learning_rate,
             "gradient_norm": float(self.gradient_norm) if self.gradient_norm is not None else 0.0,
-            "tokens_per_second": self._tokens / (now - self._since),
+            "tokens_per_second": self._tokens / seconds,
+            "samples_per_second": self._samples / seconds,
             "seconds_left": per_step * (self._total_steps - step),
         }
+        if torch.cuda.is_initialized():
+            values["peak_gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
         self._reset()
         return values
 
     def _reset(self) -> None:
         self._loss, self._correct = torch.tensor(0.0), torch.tensor(0)
         self._weight = 0.0
-        self._labels = self._tokens = 0
+        self._labels = self._tokens = self._samples = 0
         self._since = time.perf_counter()
 
 
 def log_line(step: int, total_steps: int, values: dict[str, float]) -> str:
     """One line for people."""
     minutes, seconds = divmod(round(values["seconds_left"]), 60)
+    memory = f"{values['peak_gpu_gib']:.1f} GiB  " if "peak_gpu_gib" in values else ""
     return (
         f"step {step}/{total_steps}  loss {values['loss']:.4f}  "
         f"accuracy {values['accuracy']:.3f}  lr {values['learning_rate']:.2e}  "
-        f"{values['tokens_per_second']:,.0f} tokens/s  ETA {minutes}:{seconds:02d}"
+        f"{values['tokens_per_second']:,.0f} tokens/s  "
+        f"{values['samples_per_second']:,.1f} samples/s  {memory}ETA {minutes}:{seconds:02d}"
     )

@@ -177,3 +177,27 @@ def test_detections_need_the_omni3d_file(tmp_path):
     detections = write(tmp_path / "p.json", [])
     with pytest.raises(InputError, match="--groundtruth_file"):
         load_evaluation(detections, tmp_path, method="cube-rcnn")
+
+
+def test_a_runs_own_truth_scores_what_has_no_scene_files(tmp_path):
+    truth = {"a.png": [cube(), cube(1.0)], "b.png": [cube()]}
+    rows = [{"key": key, "objects": objects} for key, objects in truth.items()]
+    groundtruth = write(tmp_path / "groundtruth_scenes_run.json", {"scenes": rows})
+    predictions = write(tmp_path / "predicted_scenes_run.json", {"scenes": rows[:1]})
+    scores = score_scenes(load_evaluation(predictions, groundtruth))
+    assert scores.mean == 0.5
+    assert "1 scenes have no prediction" in scores.summary()
+
+    box = {"category": "cup", "center_cam": [0.0, 0.0, 1.0], "dimensions": [0.1, 0.1, 0.1]}
+    far = {**box, "dimensions": [0.3, 0.3, 0.3]}
+    write(groundtruth, {"scenes": [{"key": "a.jpg", "objects": [box]}]})
+    write(predictions, {"scenes": [{"key": "a.jpg", "objects": [far]}]})
+    for dimension_tau, expected in ((0.05, 0), (0.25, 1)):
+        evaluation = load_evaluation(
+            predictions, groundtruth, "objectron", dimension_tau=dimension_tau
+        )
+        assert score_scenes(evaluation).mean == expected
+
+    write(groundtruth, {"scenes": [{"key": "a.jpg", "objects": [{"category": "cup"}]}]})
+    with pytest.raises(InputError, match=r"groundtruth_scenes_run.json: expected category"):
+        load_evaluation(predictions, groundtruth, "objectron")

@@ -216,3 +216,14 @@ def test_find_weights_tells_why_there_are_none(tmp_path):
     (folder / "manifest.json").write_text(json.dumps(list(manifest)))
     with pytest.raises(InputError, match="step_00000003"):
         find_weights(tmp_path)
+
+
+def test_find_weights_takes_the_last_epoch_of_a_released_run(tmp_path):
+    for epoch in (2, 10, 9):
+        (tmp_path / f"meta_model_{epoch}.pt").write_bytes(b"x")
+    assert find_weights(tmp_path) == tmp_path / "meta_model_10.pt"
+    newest = save(tmp_path, 3)
+    assert find_weights(tmp_path).parent == newest.folder
+    (newest.folder / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="is truncated"):
+        find_weights(tmp_path)

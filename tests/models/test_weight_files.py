@@ -7,8 +7,16 @@ import torch
 from kyvo_stand_ins import golden, golden_model, tiny_model
 from safetensors.torch import save_file
 
+from kyvo.config import Component
 from kyvo.errors import InputError
-from kyvo.models import load_llama, load_released, load_released_state, released_state_dict
+from kyvo.models import (
+    load_llama,
+    load_released,
+    load_released_state,
+    outline,
+    released_state_dict,
+)
+from kyvo.vocabulary import get_vocabulary
 
 IDS_BL = torch.arange(60).reshape(2, 30) * 7
 NUM_HEADS, NUM_KV_HEADS, WIDTH = 4, 2, 32
@@ -203,3 +211,45 @@ def test_a_llama_of_another_size_is_refused(tmp_path):
     torch.save(llama, tmp_path / "consolidated.00.pth")
     with pytest.raises(InputError, match=r"\(600, 32\), not \(512, 32\)"):
         load_llama(tiny_model(), tmp_path)
+
+
+OUTLINE = Component(
+    "kyvo.models.kyvo_model",
+    {
+        "num_layers": 2,
+        "num_heads": NUM_HEADS,
+        "num_kv_heads": NUM_KV_HEADS,
+        "embed_dim": WIDTH,
+        "intermediate_dim": 64,
+        "codebook_dim": 16,
+    },
+)
+
+
+def test_an_outline_holds_no_weights_and_refuses_as_the_model_does(meta_file, tmp_path):
+    model = outline(OUTLINE, get_vocabulary("mini"))
+    assert all(parameter.is_meta for parameter in model.parameters())
+    load_llama(model, meta_file)
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in tiny_model().state_dict().items()}
+    for suffix, save in ((".pt", torch.save), (".safetensors", save_file)):
+        state = released_state_dict(tiny_model())
+        path = tmp_path / f"model{suffix}"
+        save(state, path)
+        load_released(model, path)
+        del state["norm.weight"]
+        state["output.weight"] = torch.zeros(3, 3)
+        save(state, path)
+        with pytest.raises(InputError, match=r"missing: norm.scale; wrong shape: output"):
+            load_released(model, path)
+
+
+@pytest.mark.parametrize("variant", ["sin_cos_plus_learned", "sin_cos", "learned"])
+def test_a_released_checkpoint_is_written_back_as_it_was(variant, tmp_path):
+    state = released_state_dict(tiny_model(number_embedding=variant))
+    torch.save(state, tmp_path / "meta_model_9.pt")
+    model = tiny_model(seed=1, number_embedding=variant)
+    load_released(model, tmp_path / "meta_model_9.pt")
+    again = released_state_dict(model)
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[name], state[name]) for name in state)

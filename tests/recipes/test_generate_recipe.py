@@ -15,6 +15,7 @@ from kyvo_stand_ins import (
     write_json,
 )
 
+import kyvo.decoding.run
 from kyvo.data.dataset import kyvo_dataset
 from kyvo.decoding import OutputReader, ResultFiles, ResultsLog
 from kyvo.files import folder_lock
@@ -344,3 +345,29 @@ def test_results_of_earlier_weights_are_not_mixed_in(root, tmp_path, monkeypatch
     folders = [f"three_d_json_folder={tmp_path}/three_d", f"image_embeddings_folder={tmp_path}"]
     command = ["--config", str(root / "config.yaml"), *folders, *arguments]
     assert "weights changed" in refusal_of(COMMAND.main, command, monkeypatch, capsys)
+
+
+def test_several_configs_are_checked_first_and_share_their_model(
+    root, tmp_path, straight, monkeypatch, capsys
+):
+    loads = []
+    load = kyvo.decoding.run.load_model
+    monkeypatch.setattr(
+        "kyvo.decoding.run.load_model", lambda plan: loads.append(plan.weights) or load(plan)
+    )
+    for name, extra in (("b", "task: 3-I"), ("c", "task: I-3"), ("d", "task: X-3")):
+        text = f"base: {root}/config.yaml\nrun_identifier: {name}\ndataset: {{{extra}}}\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    out = (f"three_d_json_folder={tmp_path}/t", f"image_embeddings_folder={tmp_path}/i")
+    files = [f"{tmp_path}/{name}.yaml" for name in "bcd"]
+    command = ["--config", f"{root}/config.yaml", *files, *out, "num_samples=3"]
+    assert "no task 'X-3'" in refusal_of(COMMAND.main, command, monkeypatch, capsys)
+    assert not (tmp_path / "t").exists()
+
+    command.remove(f"{tmp_path}/d.yaml")
+    COMMAND.main(command)
+    assert len(loads) == 1
+    assert {p.name for p in (tmp_path / "t").iterdir()} == {"R", "b", "c"}
+    scenes = json.loads((tmp_path / "t/R/predicted_scenes_R.json").read_text())["scenes"]
+    assert scenes == written(straight, "predicted_scenes_R.json")["scenes"][:3]
+    assert capsys.readouterr().out.count("3 of 7 samples") == 3

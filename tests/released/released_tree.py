@@ -22,6 +22,7 @@ from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.models import kyvo_model, released_state_dict
 from kyvo.scenes import SceneCodec, get_schema
+from kyvo.scenes.schema import SCHEMAS
 from kyvo.text import load_text_tokenizer
 from kyvo.vocabulary import TEXT_END, TEXT_START, get_vocabulary
 
@@ -70,8 +71,16 @@ def write_llama(folder: Path) -> None:
 
 
 def write_tokenizer(path: Path) -> None:
-    """Llama's format and size: every byte is a token, the other ranks are unreachable strings."""
-    tokens = [bytes([i]) for i in range(256)] + [i.to_bytes(4, "big") for i in range(256, 128_000)]
+    """Llama's format and size: bytes, the schemas' words, and strings that nothing reaches."""
+    words = {
+        f" {part}".encode()
+        for schema in SCHEMAS.values()
+        for field in schema.fields
+        for word in getattr(field, "words", ())
+        for part in word.split()
+    }
+    tokens = [bytes([i]) for i in range(256)] + sorted(words)
+    tokens += [i.to_bytes(4, "big") for i in range(len(tokens), 128_000)]
     lines = [f"{base64.b64encode(token).decode()} {rank}\n" for rank, token in enumerate(tokens)]
     path.write_text("".join(lines))
 

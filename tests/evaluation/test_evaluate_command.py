@@ -1,0 +1,215 @@
+"""The evaluate command: its figures are those of the single commands, its table says so."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from kyvo_stand_ins import MINI_CODEBOOK, load_script, refusal_of, tiny_model, write_data
+from PIL import Image
+
+from kyvo.images.checkpoint import save_vqgan
+from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.models import released_state_dict
+
+COMMAND = load_script("evaluate")
+BASE = """
+data_root: {root}
+output_dir: {root}/results
+three_d_json_folder: ${{output_dir}}/three_d
+image_embeddings_folder: ${{output_dir}}/images
+checkpoint: {root}/first.pt
+vocabulary: mini
+scene_schema: clevr
+codebook: ${{data_root}}/codebook.npy
+model:
+  _component_: kyvo.models.kyvo_model
+  num_layers: 2
+  num_heads: 4
+  num_kv_heads: 2
+  embed_dim: 32
+  intermediate_dim: 64
+  codebook_dim: 16
+dataset:
+  _component_: kyvo.data.dataset.kyvo_dataset
+  codes_per_image: 16
+  image_source: ${{data_root}}/image_source.json
+  three_d_source: ${{data_root}}/three_d_source.json
+  text_source: ${{data_root}}/text_source.json
+  text_target: ${{data_root}}/text_target.json
+max_new_tokens: 90
+sampling: {{temperature: 3.0}}
+device: cpu
+precision: fp32
+"""
+TASKS = {"recognition": "I-3", "rendering": "3-I", "answers": "I+3+Q-A"}
+TABLE = """
+rows:
+  - {task: recognition, data: mini, configs: [recognition.yaml], scenes: truth/scenes,
+     paper: {jaccard: 0.9212}, baselines: [{name: Other, figure: 0.25}]}
+  - {task: rendering, data: mini, configs: [rendering.yaml], images: truth/images, vqgan: vqgan,
+     paper: {ssim: 0.9505, l2: 0.001}}
+  - {task: answering, data: mini, configs: [answers.yaml]}
+"""
+NUM_SAMPLES = 6
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_data(folder, NUM_SAMPLES)
+    np.save(folder / "codebook.npy", MINI_CODEBOOK)
+    for name, seed in (("first", 0), ("second", 1)):
+        torch.save(
+            released_state_dict(tiny_model(seed=seed, max_seq_len=2048)), folder / f"{name}.pt"
+        )
+    (folder / "base.yaml").write_text(BASE.format(root=folder))
+    for name, task in TASKS.items():
+        lines = f"base: base.yaml\nrun_identifier: {name}\ndataset: {{task: {task}}}\n"
+        (folder / f"{name}.yaml").write_text(lines)
+    (folder / "table.yaml").write_text(TABLE)
+    torch.manual_seed(0)
+    shape = VQGANConfig(
+        embed_dim=16,
+        n_embed=512,
+        z_channels=32,
+        resolution=32,
+        ch=32,
+        ch_mult=(1, 1, 1, 1),
+        num_res_blocks=1,
+        attn_resolutions=(),
+    )
+    save_vqgan(VQGAN(shape), folder / "vqgan/run", "run")
+    write_truth(folder)
+    return folder
+
+
+def write_truth(root):
+    random = np.random.default_rng(0)
+    (root / "truth/images").mkdir(parents=True)
+    (root / "truth/scenes").mkdir()
+    for key, objects in json.loads((root / "objects_source.json").read_text()).items():
+        scene = {"objects": objects}
+        (root / "truth/scenes" / key.replace(".png", ".json")).write_text(json.dumps(scene))
+        picture = random.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(picture).save(root / "truth/images" / key)
+
+
+def evaluate(root, output, *more):
+    COMMAND.main(["--table", f"{root}/table.yaml", "--output", str(output), *more])
+    return json.loads((output / "evaluation.json").read_text())["rows"]
+
+
+@pytest.fixture(scope="module")
+def rows(root):
+    """Half of the scenes were "really" as the model says, so that some of its objects are right."""
+    own = f"output_dir={root}/results"
+    evaluate(root, root / "report", own)
+    path = root / "results/three_d/recognition/predicted_scenes_recognition.json"
+    for scene in json.loads(path.read_text())["scenes"][::2]:
+        truth = root / "truth/scenes" / scene["key"].replace(".png", ".json")
+        truth.write_text(json.dumps({"objects": scene["objects"]}))
+    return {row["task"]: row for row in evaluate(root, root / "report", own)}
+
+
+def figures(rows, task):
+    return {k: v for k, v in rows[task]["figures"]["here"].items() if v is not None}
+
+
+def test_scene_figures_are_those_of_the_command(root, rows, tmp_path):
+    generated = shutil.copytree(root / "results/three_d/recognition", tmp_path / "run")
+    truth = ("--groundtruth_folder", str(root / "truth/scenes"))
+    command = ["--tau", "paper", "--generated_folder", str(generated), *truth]
+    load_script("compute_jaccard_index").main(command)
+    expected = json.loads((generated / "jaccard.json").read_text())
+    assert figures(rows, "recognition") == {"jaccard": expected["jaccard"]}
+    assert 0.2 < expected["jaccard"] < 1
+    (run,) = rows["recognition"]["runs"]["here"]
+    for tau, scores in expected["taus"].items():
+        assert run["figures"][f"jaccard@{tau}"] == scores["jaccard"]
+    report = json.loads((generated / "parse_report.json").read_text())
+    assert run["figures"]["objects_read"] == report["complete_objects"] / report["objects"]
+
+
+def test_picture_figures_are_those_of_the_commands(root, rows, tmp_path):
+    embeddings = ("--folder_path", f"{root}/results/images/rendering")
+    vqgan = ("--vqgan_root", str(root), "--vqgan_type", "vqgan")
+    command = [*embeddings, *vqgan, "--image_output_path", str(tmp_path)]
+    load_script("decode_image_embeddings").main(command)
+    expected = {}
+    for kind in ("GENERATED", "GROUNDTRUTH"):
+        folders = ("--generated_folder", f"{tmp_path}/{kind}", "--output_folder", f"{tmp_path}/o")
+        truth = ("--groundtruth_folder", f"{root}/truth/images")
+        load_script("compute_ssim_l2loss").main([*folders, *truth])
+        scores = json.loads((tmp_path / "o/ssim_l2.json").read_text())
+        expected[kind] = {name: scores[name] for name in ("ssim", "l2")}
+    assert figures(rows, "rendering") == pytest.approx(expected["GENERATED"])
+    (run,) = rows["rendering"]["runs"]["here"]
+    assert run["baselines"]["tokenizer alone"] == pytest.approx(expected["GROUNDTRUTH"])
+    assert run["figures"]["images_read"] == 1
+
+
+def test_answer_figures_and_the_most_frequent_answer(root, rows):
+    answers = json.loads((root / "text_target.json").read_text())
+    true = [entry["string"] for entry in answers.values()]
+    (run,) = rows["answering"]["runs"]["here"]
+    share = max(map(true.count, true)) / len(true)
+    assert run["baselines"]["most frequent answer"] == {"accuracy": share}
+    assert 0 <= figures(rows, "answering")["accuracy"] <= 1
+
+
+def test_the_table_sets_the_papers_figures_beside(root, rows):
+    text = (root / "report/evaluation.md").read_text()
+    jaccard = figures(rows, "recognition")["jaccard"]
+    line = f"| recognition | mini | Jaccard, mean over tau | {jaccard:.4f} | 0.9212 | Other 0.2500 (paper) |"
+    assert line in text
+    assert "| 0.9505 | tokenizer alone " in text
+    assert f"jaccard against `{root}/truth/scenes`" in text
+
+
+def test_a_finished_evaluation_generates_nothing_again(root, rows, capsys, monkeypatch):
+    monkeypatch.setattr("kyvo.decoding.run._generate", lambda *a: len(a[2]))
+    again = evaluate(root, root / "report", f"output_dir={root}/results")
+    assert {row["task"]: row for row in again} == rows
+
+
+def test_checkpoints_stand_side_by_side(root, rows, tmp_path):
+    both = ("--checkpoint", f"{root}/first.pt", f"{root}/second.pt")
+    (row,) = evaluate(root, tmp_path, *both, "--only", "RECOG")
+    assert row["figures"]["first.pt"] == rows["recognition"]["figures"]["here"]
+    assert row["runs"]["second.pt"][0]["weights"] == f"{root}/second.pt"
+    head = (tmp_path / "evaluation.md").read_text().splitlines()[2]
+    assert head == "| task | data | metric | first.pt | second.pt | paper | others |"
+    assert (tmp_path / "second.pt/three_d/recognition/predicted_scenes_recognition.json").exists()
+
+
+def test_a_part_of_the_samples_is_measured_alone(root, rows, tmp_path):
+    """Pictures and predictions of an earlier, larger run in the same folder do not count."""
+    results = shutil.copytree(root / "results", tmp_path / "results")
+    overrides = (f"output_dir={results}", "num_samples=2", "first_sample=1")
+    (row,) = evaluate(root, tmp_path / "report", "--only", "rendering", *overrides)
+    (run,) = row["runs"]["here"]
+    assert (run["num_samples"], run["num_available"]) == (2, NUM_SAMPLES)
+    assert len(list((results / "decoded_images/rendering/GENERATED").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--only", "cooking"], "no row called 'cooking'; known: recognition, mini;"),
+        (["--checkpoint", "{0}/first.pt", "{0}/first.pt"], "one stands there twice"),
+        (["codebook=none.npy"], "codebook: none.npy"),
+        (["vocabulary=mimi"], "no vocabulary 'mimi'"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_generated(
+    root, tmp_path, monkeypatch, capsys, arguments, complaint
+):
+    table = ["--table", f"{root}/table.yaml", "--output", f"{tmp_path}/out"]
+    given = [argument.format(root) for argument in arguments]
+    message = refusal_of(
+        COMMAND.main, [*table, f"output_dir={tmp_path}/r", *given], monkeypatch, capsys
+    )
+    assert complaint in message
+    assert list(tmp_path.iterdir()) == []
