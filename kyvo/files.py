@@ -124,9 +124,16 @@ def check_free_space(folder: Path, needed: int, purpose: str) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise InputError(
-            f"{purpose}: {folder}: needs {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free "
+            f"{purpose}: {folder}: needs {format_bytes(needed)}, but {format_bytes(free)} are free "
             "on that disk. Free some space or choose another folder."
         )
+
+
+def format_bytes(count: int) -> str:
+    """Such as ``512 B``, ``3.1 MiB`` or ``16.0 GiB``."""
+    units = ("B", "KiB", "MiB", "GiB")
+    power = min(max(count.bit_length() - 1, 0) // 10, len(units) - 1)
+    return f"{count / 1024**power:.{min(power, 1)}f} {units[power]}"
 
 
 def sync(path: Path) -> None:

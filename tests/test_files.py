@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from kyvo.errors import InputError
 from kyvo.files import (
     atomic_file,
+    check_free_space,
     check_output_name,
+    format_bytes,
     map_array,
     read_array,
     read_json,
@@ -242,3 +244,24 @@ def test_accepted_names_stay_in_their_folder(
         return
     (folder / name).write_text("x")
     assert [path.name for path in folder.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (2048, "2.0 KiB"),
+        (3 << 20, "3.0 MiB"),
+        (5 << 40, "5120.0 GiB"),
+    ],
+)
+def test_byte_counts_in_a_readable_unit(count: int, text: str) -> None:
+    assert format_bytes(count) == text
+
+
+def test_a_disk_without_room_is_told_with_both_figures(tmp_path: Path) -> None:
+    check_free_space(tmp_path / "not/yet/there", 1, "checkpoints")
+    assert not (tmp_path / "not").exists()
+    with pytest.raises(InputError, match=r"checkpoints: .*needs 1073741824.0 GiB, but .* are free"):
+        check_free_space(tmp_path, 1 << 60, "checkpoints")

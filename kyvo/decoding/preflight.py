@@ -18,7 +18,7 @@ from kyvo.decoding.config import GenerationConfig
 from kyvo.decoding.outputs import OutputReader
 from kyvo.decoding.results import ResultFiles
 from kyvo.errors import InputError, Problems
-from kyvo.files import check_free_space
+from kyvo.files import check_free_space, format_bytes
 from kyvo.images.codebook import load_codebook
 from kyvo.models import (
     KyvoModel,
@@ -105,8 +105,8 @@ class GenerationPlan:
                 f"{len(self.indices)} of {len(self.dataset)} samples, prompts of up to "
                 f"{self.longest_prompt} tokens",
                 f"{num_parameters(self.model):,} weights: {weights}",
-                f"memory: about {self.memory_bytes / 2**30:.1f} GiB",
-                f"disk: about {self.files.size(len(self.indices)) / 1e9:.1f} GB",
+                f"memory: about {format_bytes(self.memory_bytes)}",
+                f"disk: about {format_bytes(self.files.size(len(self.indices)))}",
             ]
         )
 
@@ -191,6 +191,6 @@ def _check_memory(plan: GenerationPlan) -> None:
     free, _ = torch.cuda.mem_get_info(plan.device)
     if plan.memory_bytes > free:
         raise InputError(
-            f"GPU memory: the run needs about {plan.memory_bytes / 2**30:.1f} GiB, but "
-            f"{free / 2**30:.1f} GiB are free. Lower batch_size or max_new_tokens."
+            f"GPU memory: the run needs about {format_bytes(plan.memory_bytes)}, but "
+            f"{format_bytes(free)} are free. Lower batch_size or max_new_tokens."
         )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kyvo.errors import InputError
+from kyvo.files import format_bytes
 from kyvo.models import KyvoModel, num_parameters
 from kyvo.training.config import TrainingConfig
 from kyvo.training.runtime import weight_dtype
@@ -37,8 +38,8 @@ class TrainingMemory:
         return self.total - self.activations
 
     def __str__(self) -> str:
-        listed = ", ".join(f"{name} {size / 2**30:.1f}" for name, size in asdict(self).items())
-        return f"{self.total / 2**30:.1f} GiB ({listed})"
+        listed = ", ".join(f"{name} {format_bytes(size)}" for name, size in asdict(self).items())
+        return f"{format_bytes(self.total)} ({listed})"
 
 
 def estimate_memory(
@@ -83,7 +84,7 @@ def check_gpu_memory(memory: TrainingMemory, device: torch.device) -> None:
     free, _ = torch.cuda.mem_get_info(device)
     if memory.fixed > free:
         raise InputError(
-            f"GPU memory: the run needs {memory}, but {free / 2**30:.1f} GiB are free. Use "
+            f"GPU memory: the run needs {memory}, but {format_bytes(free)} are free. Use "
             "precision=bf16 with torchao.optim.AdamW8bit, a smaller model, or a larger GPU."
         )
 

@@ -14,7 +14,7 @@ from kyvo.data.batches import Batch, LossWeighting, collate
 from kyvo.data.dataset import KyvoDataset
 from kyvo.data.inspection import check_scenes
 from kyvo.errors import Problems
-from kyvo.files import check_free_space
+from kyvo.files import check_free_space, format_bytes
 from kyvo.images.codebook import load_codebook
 from kyvo.models import KyvoModel, num_parameters, outline
 from kyvo.scenes import ParseReport, SceneCodec, get_schema
@@ -58,7 +58,7 @@ class TrainingPlan:
             f"{self.num_parameters:,} weights, {self.num_trained:,} of them trained",
             f"{self.total_steps} steps on {device}, {self.steps_per_epoch} an epoch",
             f"memory: about {self.memory}",
-            f"disk: up to {self.disk_bytes / 1e9:.1f} GB",
+            f"disk: up to {format_bytes(self.disk_bytes)}",
         ]
         if device.type == "cuda" and self.memory.total > torch.cuda.mem_get_info(device)[0]:
             lines.append("this may not fit the GPU: lower batch_size, raise accumulation")
