@@ -1,11 +1,12 @@
 """What every command shares: one clear line on bad input, the right exit status, overrides."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from kyvo.errors import InputError
 
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 OVERRIDES_HELP = "key=value, anywhere, changes the configs: num_samples=100 device=cpu"
 
 
@@ -23,8 +24,5 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments without those of the form ``key=value``, and these overrides of configs."""
-    is_override = [
-        "=" in value and not value.startswith("-") and not Path(value).exists() for value in argv
-    ]
-    pairs = list(zip(argv, is_override, strict=True))
-    return [value for value, is_own in pairs if not is_own], [v for v, is_own in pairs if is_own]
+    rest = [value for value in argv if not _OVERRIDE.match(value)]
+    return rest, [value for value in argv if _OVERRIDE.match(value)]

@@ -107,9 +107,12 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...] = ()) -> Any:
         raise InputError(f"config {path}: not a valid yaml file: {error}") from None
     if not OmegaConf.is_dict(config):
         raise InputError(f"config {path}: expected a mapping of keys to values at the top.")
-    bases = cast(dict[str, Any], config).pop("base", [])
+    named = cast(dict[str, Any], config).pop("base", None)
+    bases = list(named) if OmegaConf.is_list(named) else [named] if named is not None else []
+    if not all(isinstance(base, str) for base in bases):
+        raise InputError(f"config {path}: base: {named!r}: expected a path or a list of paths.")
     below = OmegaConf.create()
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         # Beside the real file, so that configs reached through a link find their base too.
         parent = path.resolve().parent / str(base)
         below = _merge(below, _read_with_bases(parent, (*seen, path.resolve())), f"config {parent}")

@@ -1,7 +1,10 @@
 """The one error that a user is meant to read."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -22,39 +25,36 @@ class MissingDependencyError(InputError):
         )
 
 
+class InputErrors(InputError):
+    """Several input errors, each complete on its own."""
+
+    def __init__(self, messages: list[str]) -> None:
+        listing = "\n".join(f"  - {message}" for message in messages)
+        super().__init__(f"{len(messages)} problems:\n{listing}" if messages[1:] else messages[0])
+        self.messages = messages
+
+
 class Problems:
     """Collects input errors, so that a user is told all of them at once."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
 
-    def attempt(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def attempt(
+        self, function: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> T | None:
         """The result of ``function``, or None if it raised an InputError, which is noted."""
         try:
             return function(*args, **kwargs)
-        except InputErrors as errors:
-            self.messages += errors.messages
         except InputError as error:
-            self.messages.append(str(error))
-        return None
+            self.messages += error.messages if isinstance(error, InputErrors) else [str(error)]
+            return None
 
     def raise_any(self, source: str | None = None) -> None:
         """Raise everything noted as one error.
 
         ``source`` says what the messages are about, where they don't say it themselves.
         """
-        listing = "\n".join(f"  - {message}" for message in self.messages)
-        if self.messages and source:
-            raise InputError(f"{source}: {len(self.messages)} problem(s):\n{listing}")
-        if len(self.messages) > 1:
-            raise InputErrors(self.messages, f"{len(self.messages)} problems:\n{listing}")
         if self.messages:
-            raise InputError(self.messages[0])
-
-
-class InputErrors(InputError):
-    """Several input errors, each complete on its own."""
-
-    def __init__(self, messages: list[str], listing: str) -> None:
-        super().__init__(listing)
-        self.messages = messages
+            prefix = f"{source}: " if source else ""
+            raise InputErrors([f"{prefix}{message}" for message in self.messages])

@@ -1,11 +1,13 @@
 """Reading and writing files: clear errors on the way in, nothing half-written on the way out."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -169,6 +171,17 @@ def file_identity(path: Path) -> str:
     """Path, size and time of a file: another content under the same name reads differently."""
     status = path.stat()
     return f"{path} ({status.st_size} bytes, {status.st_mtime_ns})"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, as hex; read once in a process while the file stays as it is."""
+    return _hash(path, file_identity(path))
+
+
+@cache
+def _hash(path: Path, _identity: str) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def check_output_name(name: str, purpose: str) -> str:

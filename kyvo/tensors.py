@@ -1,4 +1,4 @@
-"""Tensors: read from files of strangers, of which nothing is ever run; and where they go."""
+"""Reading tensors from files of strangers: nothing in them is ever run."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -66,6 +66,17 @@ def read_safetensors(path: Path, purpose: str, shapes_only: bool = False) -> dic
         raise InputError(f"{purpose}: {path}: cannot be read: {error}. Get it again.") from None
 
 
+def read_tensor(path: Path, name: str, purpose: str) -> Tensor | None:
+    """One tensor of a weights file, without reading the others; None if it has none of the name."""
+    if path.suffix != ".safetensors":
+        return read_state_dict(path, purpose).get(name)
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return stored.get_tensor(name) if name in stored.offset_keys() else None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{purpose}: {path}: cannot be read: {error}. Get it again.") from None
+
+
 def _read_torch(path: Path, purpose: str, harmless: tuple[str, ...]) -> Any:
     stand_ins: list[Any] = []
     try:
@@ -127,11 +138,3 @@ def check_weights(
 def _listing(names: list[str]) -> str:
     more = len(names) - _LISTED
     return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto``: the GPU if there is one. InputError if CUDA is asked for and absent."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError("device: cuda, but no CUDA device is visible. Use device=cpu or auto.")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")

@@ -123,6 +123,11 @@ def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokeni
             "Set tokenizer, such as ./llama-3-models/Llama3.2-1B/tokenizer.model."
         )
     chosen = _file_in(path) if path else _shipped(vocabulary)
+    if chosen.is_dir():
+        raise InputError(
+            f"text tokenizer: {chosen}: none of {', '.join(_FILE_NAMES)} is there. Download it "
+            "with 'tune download meta-llama/Llama-3.2-1B-Instruct' (README), or give the file."
+        )
     tokenizer = JsonText(chosen) if chosen.suffix == ".json" else LlamaText(chosen)
     if tokenizer.size > vocabulary.num_text:
         raise InputError(

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import kyvo.cli
+from kyvo.devices import resolve_device
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.embedding_files import decode_embeddings, find_embeddings, find_vqgan
-from kyvo.tensors import resolve_device
 
 
 def main(argv: Sequence[str]) -> None:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> None:
     model = load_vqgan(find_vqgan(arguments.vqgan_root / arguments.vqgan_type))
     device = str(resolve_device(arguments.device))
     output = arguments.image_output_path
-    count = decode_embeddings(model, files, output, arguments.batch_size, device)
+    count = decode_embeddings(model, files, output, device, arguments.batch_size)
     print(f"{count} pictures in {output}/GENERATED and {output}/GROUNDTRUTH")
 
 

@@ -24,8 +24,8 @@ def main(argv: Sequence[str]) -> None:
     else:
         download(files, arguments.output, arguments.workers)
     total = sum(file.size for file in files)
-    state = "to fetch into" if arguments.dry_run else "verified in"
-    print(f"{len(files):,} files, {total:,} bytes, {state} {arguments.output}")
+    state = "in this choice" if arguments.dry_run else f"verified in {arguments.output}"
+    print(f"{len(files):,} files, {total:,} bytes, {state}")
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import kyvo.cli
-from kyvo.evaluation import evaluate, write_report
+from kyvo.evaluation import evaluate, main_table
 
 
 def main(argv: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     results = evaluate(
         arguments.table, arguments.output, arguments.checkpoint, arguments.only, overrides
     )
-    print(write_report(results, arguments.output))
+    print(main_table(results))
     print(f"report: {arguments.output / 'evaluation.md'}")
 
 

@@ -26,7 +26,6 @@ from kyvo.models import (
     released_state_dict,
     save_checkpoint,
 )
-from kyvo.tensors import resolve_device
 from kyvo.training import (
     LossSums,
     MetricsLog,
@@ -55,15 +54,15 @@ class FullFinetuneRecipeSingleDevice3D:
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
-        self.device = resolve_device(config.device)
         self.step = 0
 
     def setup(self) -> None:
         """Check everything, build every part, and go back to the newest checkpoint."""
         config = self.config
         torch.manual_seed(config.seed)
-        plan = plan_training(config, self.device)
-        print(plan.summary(self.device))
+        plan = plan_training(config)
+        print(plan.summary())
+        self.device = plan.device
         self.dataset, self.validation = plan.dataset, plan.validation
         self.steps_per_epoch, self.total_steps = plan.steps_per_epoch, plan.total_steps
         self.model = build_model(config, self.device)

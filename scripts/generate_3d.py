@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> None:
         description=__doc__.splitlines()[0], epilog=kyvo.cli.OVERRIDES_HELP
     )
     parser.add_argument("--config", nargs="+", required=True, help="yaml files of the runs")
-    plans = plan_generations(parser.parse_args(argv).config, overrides)
+    plans = plan_generations((path, overrides) for path in parser.parse_args(argv).config)
     for plan in plans:
         print(plan.summary())
     for plan, summary in run_generations(plans):

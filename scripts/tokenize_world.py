@@ -11,10 +11,10 @@ from pathlib import Path
 import kyvo.cli
 from kyvo.data.layout import ReleasedLayout
 from kyvo.data.tokenization import WorldTokenizer, copy_originals
+from kyvo.devices import resolve_device
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codebook import save_codebook
 from kyvo.scenes import SceneCodec, get_schema
-from kyvo.tensors import resolve_device
 from kyvo.text import load_text_tokenizer
 from kyvo.vocabulary import get_vocabulary
 

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 import kyvo.cli
-from kyvo.validation import validate
+from kyvo.preflight import validate
 
 
 def main(argv: Sequence[str]) -> None:

@@ -27,6 +27,15 @@ torch.set_num_threads(1)
 GOLDENS = Path(__file__).parent / "goldens" / "model"
 CODES_PER_IMAGE = 16
 COLORS = ("gray", "red", "blue", "green")
+TINY_SIZES = {
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "embed_dim": 32,
+    "intermediate_dim": 64,
+    "codebook_dim": 16,
+    "max_seq_len": 256,
+}
 MINI_CODEBOOK = np.random.default_rng(0).standard_normal((512, 16)).astype(np.float32)
 
 
@@ -69,19 +78,16 @@ def golden_model(variant: str = "sin_cos_plus_learned") -> KyvoModel:
 def tiny_model(seed: int = 0, **choices: Any) -> KyvoModel:
     """A model of the mini vocabulary whose random weights are large enough to have opinions."""
     torch.manual_seed(seed)
-    sizes = {
-        "num_layers": 2,
-        "num_heads": 4,
-        "num_kv_heads": 2,
-        "embed_dim": 32,
-        "intermediate_dim": 64,
-        "codebook_dim": 16,
-        "max_seq_len": 256,
-        "initial_std": 0.3,
-    }
-    model = kyvo_model(vocabulary=get_vocabulary("mini"), **(sizes | choices))
+    sizes: dict[str, Any] = {**TINY_SIZES, "initial_std": 0.3, **choices}
+    model = kyvo_model(vocabulary=get_vocabulary("mini"), **sizes)
     model.tok_embeddings.set_codebook(torch.from_numpy(MINI_CODEBOOK))
     return model.eval()
+
+
+def tiny_model_yaml(**choices: Any) -> str:
+    """The ``model`` section of a config for ``tiny_model``."""
+    lines = [f"  {key}: {value}\n" for key, value in {**TINY_SIZES, **choices}.items()]
+    return "model:\n  _component_: kyvo.models.kyvo_model\n" + "".join(lines)
 
 
 def mini_codec() -> SceneCodec:

@@ -20,13 +20,14 @@ SCRIPTS = [p for p in FILES if p.parent == ROOT / "scripts"]
 each_file = pytest.mark.parametrize("path", FILES, ids=NAMES)
 
 # What each part may import of the others. Every part may use the foundation.
-FOUNDATION = {"errors", "files", "cli", "config", "tensors", "vocabulary", "text"}
+FOUNDATION = {"errors", "files", "cli", "config", "devices", "tensors", "vocabulary", "text"}
 MODALITIES = {"scenes", "images", "shapes"}
 LANGUAGE = {*MODALITIES, "sequences", "grammar", "data"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "cli": {"errors"},
+    "devices": {"errors", "files"},
     "tensors": {"errors", "files"},
     "config": {"errors", "files"},
     "vocabulary": {"errors"},
@@ -44,7 +45,7 @@ MAY_IMPORT = {
     "training": FOUNDATION | LANGUAGE | {"models", "optim"},
     "decoding": FOUNDATION | LANGUAGE | {"models"},
     "evaluation": FOUNDATION | LANGUAGE | {"models", "decoding", "metrics"},
-    "validation": FOUNDATION | LANGUAGE | {"training", "decoding"},
+    "preflight": FOUNDATION | LANGUAGE | {"training", "decoding", "evaluation"},
     "report": FOUNDATION | LANGUAGE | {"metrics", "world"},
 }
 OPTIONAL_PACKAGES = {

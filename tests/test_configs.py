@@ -146,7 +146,7 @@ def test_generation_reads_what_training_wrote(name: str, task: str, trained: str
 def test_tables_name_configs_that_exist(name: str) -> None:
     rows = load_table(CONFIGS / name)
     folder = CONFIGS / Path(name).parent
-    named = {str(path.relative_to(folder)) for _, paths in rows for path in paths}
+    named = {str(path.relative_to(folder)) for row in rows for path in row.configs}
     runs = {
         str((CONFIGS / run).relative_to(folder))
         for run, kind in RUNS.items()

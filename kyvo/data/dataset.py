@@ -64,12 +64,14 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
     @property
     def lengths_by_task(self) -> np.ndarray:
         """Sequence length of every sample in every task, int64 (tasks, N)."""
-        return np.stack([builder.length(self._stored_lengths) for builder in self.builders])
+        stored = self._stored_lengths
+        return np.stack([builder.length(stored) for builder in self.builders])
 
     @property
     def prompt_lengths(self) -> np.ndarray:
         """Length of every sample's prompt in the current epoch, int64 (N,)."""
-        lengths = np.stack([b.prompt_length(self._stored_lengths) for b in self.builders])
+        stored = self._stored_lengths
+        lengths = np.stack([builder.prompt_length(stored) for builder in self.builders])
         return lengths[self._drawn, np.arange(len(self))]
 
     @property

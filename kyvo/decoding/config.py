@@ -14,7 +14,6 @@ from kyvo.vocabulary import get_vocabulary
 class GenerationConfig:
     """A generation run."""
 
-    # The config itself reads these three, as ${data_root}.
     data_root: Path
     output_dir: Path
     run_identifier: str
@@ -27,7 +26,7 @@ class GenerationConfig:
     model: Annotated[Component, From(("kyvo.models",))]
     dataset: Annotated[Component, From(("kyvo.data.dataset",))]
     tokenizer: Path | None = None
-    subtask: str | None = None
+    subtask: str | None = None  # part of the test set; the config reads it, as ${subtask}
     max_new_tokens: int = 1024
     batch_size: int = 32
     first_sample: int = 0

@@ -3,11 +3,10 @@
 Every problem is told at once, in seconds; what stands is printed as a plan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,13 @@ from kyvo.data.dataset import KyvoDataset
 from kyvo.decoding.config import GenerationConfig
 from kyvo.decoding.outputs import OutputReader
 from kyvo.decoding.results import ResultFiles
+from kyvo.devices import check_memory, resolve_device
 from kyvo.errors import InputError, Problems
 from kyvo.files import check_free_space, format_bytes
 from kyvo.images.codebook import load_codebook
 from kyvo.models import (
     KyvoModel,
+    check_codebook,
     find_weights,
     load_released,
     num_parameters,
@@ -29,7 +30,6 @@ from kyvo.models import (
     resolve_dtype,
 )
 from kyvo.scenes import SceneCodec, get_schema
-from kyvo.tensors import resolve_device
 from kyvo.text import load_text_tokenizer
 from kyvo.vocabulary import Vocabulary, get_vocabulary
 
@@ -78,7 +78,7 @@ class GenerationPlan:
             self.codebook,
         )
 
-    @property
+    @cached_property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt."""
         return int(self.dataset.prompt_lengths[self.indices].max())
@@ -97,13 +97,20 @@ class GenerationPlan:
             item * (num_parameters(self.model) + size * width + rows * length * per_token) + logits
         )
 
+    @property
+    def missing_bytes(self) -> int:
+        """What the disk must still have for the results: an earlier attempt's are there already."""
+        folders = (self.files.three_d_folder, self.files.image_folder)
+        there = sum(path.stat().st_size for folder in folders for path in folder.glob("*.*"))
+        return max(0, self.files.size(len(self.indices)) - there)
+
     def summary(self) -> str:
         """The plan as lines of text."""
         weights = self.weights or f"none: random ones of seed {self.config.seed}"
         return "\n".join(
             [
-                f"{len(self.indices)} of {len(self.dataset)} samples, prompts of up to "
-                f"{self.longest_prompt} tokens",
+                f"{self.config.run_identifier}: {len(self.indices)} of {len(self.dataset)} "
+                f"samples, prompts of up to {self.longest_prompt} tokens",
                 f"{num_parameters(self.model):,} weights: {weights}",
                 f"memory: about {format_bytes(self.memory_bytes)}",
                 f"disk: about {format_bytes(self.files.size(len(self.indices)))}",
@@ -111,19 +118,25 @@ class GenerationPlan:
         )
 
 
-def plan_generations(
-    paths: Sequence[Path | str], overrides: Sequence[str] = ()
-) -> list[GenerationPlan]:
-    """``plan_generation`` of every config file, each with the same overrides.
+def plan_generations(runs: Iterable[tuple[Path | str, Sequence[str]]]) -> list[GenerationPlan]:
+    """``plan_generation`` of every (config file, its ``key=value`` overrides).
 
     Raises:
         InputError: listing every problem of every config.
     """
     problems = Problems()
-    configs = [problems.attempt(load_config, GenerationConfig, path, overrides) for path in paths]
-    plans = [problems.attempt(plan_generation, config) for config in configs if config is not None]
+    plans = [problems.attempt(_plan_file, path, overrides) for path, overrides in runs]
     problems.raise_any()
-    return plans
+    return [plan for plan in plans if plan is not None]
+
+
+def _plan_file(path: Path | str, overrides: Sequence[str]) -> GenerationPlan:
+    config = load_config(GenerationConfig, path, overrides)
+    problems = Problems()
+    plan = problems.attempt(plan_generation, config)
+    problems.raise_any(config.run_identifier)
+    assert plan is not None
+    return plan
 
 
 def plan_generation(config: GenerationConfig) -> GenerationPlan:
@@ -136,9 +149,7 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
     problems = Problems()
     device = problems.attempt(resolve_device, config.device)
     dataset = problems.attempt(_build_dataset, config, vocabulary)
-    indices: Any = None
-    if dataset is not None:
-        indices = problems.attempt(_wanted, config, len(dataset))
+    indices = problems.attempt(_wanted, config, dataset)
     tokenizer = problems.attempt(load_text_tokenizer, config.tokenizer, vocabulary)
     codebook = problems.attempt(load_codebook, config.codebook, vocabulary.num_image_codes)
     model = problems.attempt(outline, config.model, vocabulary)
@@ -147,14 +158,21 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
         weights = problems.attempt(find_weights, config.checkpoint)
     if weights is not None and model is not None:
         problems.attempt(load_released, model, weights)
+    if codebook is not None and model is not None:
+        problems.attempt(check_codebook, model, codebook, config.codebook, weights)
     problems.raise_any()
+    assert device is not None
+    assert dataset is not None
+    assert indices is not None
+    assert tokenizer is not None
+    assert codebook is not None
+    assert model is not None
     codec = SceneCodec(get_schema(config.scene_schema), vocabulary, tokenizer)
     plan = GenerationPlan(config, device, dataset, indices, codec, codebook, model, weights)
     problems.attempt(plan.files.check_names, indices)
     problems.attempt(_check_prompts, plan)
-    size = plan.files.size(len(indices))
-    problems.attempt(check_free_space, plan.files.image_folder, size, "disk")
-    problems.attempt(_check_memory, plan)
+    problems.attempt(check_free_space, plan.files.image_folder, plan.missing_bytes, "disk")
+    problems.attempt(check_memory, device, plan.memory_bytes, "Lower batch_size or max_new_tokens.")
     problems.raise_any()
     return plan
 
@@ -166,7 +184,10 @@ def _build_dataset(config: GenerationConfig, vocabulary: Vocabulary) -> KyvoData
     return dataset
 
 
-def _wanted(config: GenerationConfig, size: int) -> range:
+def _wanted(config: GenerationConfig, dataset: KyvoDataset | None) -> range:
+    if dataset is None:
+        return range(0)
+    size = len(dataset)
     count = size if config.num_samples is None else config.num_samples
     chosen = range(size)[config.first_sample : config.first_sample + count]
     if not chosen:
@@ -182,15 +203,4 @@ def _check_prompts(plan: GenerationPlan) -> None:
     if plan.longest_prompt >= most:
         raise InputError(
             f"a prompt has {plan.longest_prompt} tokens, but max_seq_len is {most}. Raise it."
-        )
-
-
-def _check_memory(plan: GenerationPlan) -> None:
-    if plan.device.type != "cuda":
-        return
-    free, _ = torch.cuda.mem_get_info(plan.device)
-    if plan.memory_bytes > free:
-        raise InputError(
-            f"GPU memory: the run needs about {format_bytes(plan.memory_bytes)}, but "
-            f"{format_bytes(free)} are free. Lower batch_size or max_new_tokens."
         )

@@ -164,9 +164,9 @@ class ResultFiles:
         return decode_with_markers([*ids, eos], self.reader.codec)
 
     def _entry(self, index: int, kind: str, **content: Any) -> dict[str, Any]:
-        return {"image_filename": f"{kind}_scene_{index}", **content, "key": self._name(index)}
+        return {"image_filename": f"{kind}_scene_{index}", **content, "key": self.name(index)}
 
-    def _name(self, index: int) -> str:
+    def name(self, index: int) -> str:
         """The sample's name in result files: its key, or what the schema says names it."""
         name_field = self.reader.codec.schema.name_field
         segment = Segment("three_d", "source")

@@ -1,6 +1,7 @@
 """From checkpoints to the paper's table."""
 
-from kyvo.evaluation.report import write_report
+from kyvo.evaluation.report import main_table
 from kyvo.evaluation.run import evaluate
+from kyvo.evaluation.table import Table, check_table
 
-__all__ = ["evaluate", "write_report"]
+__all__ = ["Table", "check_table", "evaluate", "main_table"]

@@ -2,9 +2,10 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
 from kyvo.decoding import GenerationPlan, GenerationSummary
 from kyvo.evaluation.table import Row
@@ -19,7 +20,7 @@ from kyvo.metrics.scene_files import load_evaluation
 TOKENIZER, MOST_FREQUENT = "tokenizer alone", "most frequent answer"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Measurement:
     """A run's figures.
 
@@ -27,25 +28,39 @@ class Measurement:
         figures: by metric; ``jaccard@TAU`` beside their mean ``jaccard``.
         baselines: figures of others on the same samples, by their name.
         compared_with: the ground truth of each metric.
-        notes: what the figures leave out.
+        notes: what could not be read or was not scored.
     """
 
     run_identifier: str
     weights: str
     num_samples: int
     num_available: int
-    figures: Mapping[str, float]
-    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    compared_with: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-@dataclass
-class _Findings:
     figures: dict[str, float] = field(default_factory=dict)
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     compared_with: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row's measurements: by checkpoint, one of every config."""
+
+    row: Row
+    measurements: dict[str, list[Measurement]]
+
+    @property
+    def all_runs(self) -> list[Measurement]:
+        """The measurements of all checkpoints."""
+        return [run for runs in self.measurements.values() for run in runs]
+
+    def figure(self, checkpoint: str, metric: str) -> float | None:
+        """The mean over the row's configs; None where the metric was not measured for all."""
+        return _mean(run.figures.get(metric) for run in self.measurements[checkpoint])
+
+    def baseline(self, name: str, metric: str) -> float | None:
+        """A baseline's figure, measured here on the same samples; None if it was not."""
+        first = next(iter(self.measurements.values()))
+        return _mean(run.baselines.get(name, {}).get(metric) for run in first)
 
 
 def measure(plan: GenerationPlan, summary: GenerationSummary, row: Row) -> Measurement:
@@ -54,79 +69,85 @@ def measure(plan: GenerationPlan, summary: GenerationSummary, row: Row) -> Measu
     Raises:
         InputError: a file of the ground truth is missing or does not belong to the run.
     """
-    findings = _Findings()
-    modalities = {segment.modality for segment in plan.reader.task.outputs}
-    if "three_d" in modalities:
-        _measure_scenes(plan, row, findings)
-    if "text" in modalities:
-        _measure_answers(plan, findings)
-    if "image" in modalities and row.vqgan is not None:
-        _measure_images(plan, row, row.vqgan, findings)
     report = summary.report
-    if report.num_objects:
-        findings.figures["objects_read"] = report.num_complete / report.num_objects
-    findings.notes += [f"{count} x {reason}" for reason, count in report.reasons.most_common()]
-    return Measurement(
+    result = Measurement(
         plan.config.run_identifier,
         str(plan.weights or "untrained"),
         len(plan.indices),
         len(plan.dataset),
-        findings.figures,
-        findings.baselines,
-        findings.compared_with,
-        tuple(findings.notes),
     )
+    modalities = {segment.modality for segment in plan.reader.task.outputs}
+    if "three_d" in modalities:
+        _measure_scenes(plan, row, result)
+    if "text" in modalities:
+        _measure_answers(plan, result)
+    if "image" in modalities and row.vqgan is not None:
+        _measure_images(plan, row, row.vqgan, result)
+    if report.num_objects:
+        result.figures["objects_read"] = report.num_complete / report.num_objects
+    result.notes += [f"{count} x {reason}" for reason, count in report.reasons.most_common()]
+    return result
 
 
-def _measure_scenes(plan: GenerationPlan, row: Row, findings: _Findings) -> None:
+def _measure_scenes(plan: GenerationPlan, row: Row, result: Measurement) -> None:
     folder, schema = plan.files.three_d_folder, plan.config.scene_schema
     truth = folder / f"groundtruth_scenes_{plan.config.run_identifier}.json"
     if row.scenes is not None:
         truth = plan.config.data_root / row.scenes
+    # Of a part of the test set the rest is not missing.
+    is_part = len(plan.indices) < len(plan.dataset)
+    keys = {plan.files.name(index) for index in plan.indices} if is_part else None
     predictions = folder / f"predicted_scenes_{plan.config.run_identifier}.json"
-    scores = score_scenes(load_evaluation(predictions, truth, schema))
+    scores = score_scenes(load_evaluation(predictions, truth, schema, keys=keys))
     scores.write(folder)
-    findings.figures["jaccard"] = scores.mean
-    findings.figures |= {f"jaccard@{tau.tau:g}": tau.jaccard for tau in scores.taus}
-    findings.compared_with["jaccard"] = str(truth)
-    findings.notes += scores.evaluation.notes
+    result.figures["jaccard"] = scores.mean
+    result.figures |= {f"jaccard@{tau.tau:g}": tau.jaccard for tau in scores.taus}
+    result.compared_with["jaccard"] = str(truth)
+    result.notes += scores.evaluation.notes
     for baseline in row.baselines:
         if baseline.predictions is not None:
             path = plan.config.data_root / baseline.predictions
-            scores = score_scenes(load_evaluation(path, truth, schema, "cube-rcnn"))
-            findings.baselines[baseline.name] = {"jaccard": scores.mean}
+            found = load_evaluation(path, truth, schema, baseline.method, keys=keys)
+            result.baselines[baseline.name] = {"jaccard": score_scenes(found).mean}
 
 
-def _measure_answers(plan: GenerationPlan, findings: _Findings) -> None:
+def _measure_answers(plan: GenerationPlan, result: Measurement) -> None:
     folder, run = plan.files.three_d_folder, plan.config.run_identifier
     truth = folder / f"groundtruth_answers_{run}.json"
     scores = score_answers(folder / f"predicted_answers_{run}.json", truth)
     scores.write(folder)
     answers = Counter(read_answers(truth, "true answers").values())
-    findings.figures["accuracy"] = scores.accuracy
-    findings.baselines[MOST_FREQUENT] = {"accuracy": max(answers.values()) / answers.total()}
-    findings.compared_with["accuracy"] = str(truth)
+    result.figures["accuracy"] = scores.accuracy
+    result.baselines[MOST_FREQUENT] = {"accuracy": max(answers.values()) / answers.total()}
+    result.compared_with["accuracy"] = str(truth)
 
 
-def _measure_images(plan: GenerationPlan, row: Row, vqgan: Path, findings: _Findings) -> None:
+def _measure_images(plan: GenerationPlan, row: Row, vqgan: Path, result: Measurement) -> None:
     output = plan.config.output_dir / "decoded_images" / plan.config.run_identifier
     # Pictures of an earlier run with more samples must not count.
     shutil.rmtree(output, ignore_errors=True)
     wanted = plan.files.image_paths(plan.indices)
     files = [file for file in find_embeddings(plan.files.image_folder) if file.path in wanted]
     model = load_vqgan(find_vqgan(plan.config.data_root / vqgan))
-    decode_embeddings(model, files, output, plan.config.batch_size, str(plan.device))
+    decode_embeddings(model, files, output, str(plan.device))
     truth = output / "GROUNDTRUTH" if row.images is None else plan.config.data_root / row.images
     generated = [file for file in files if file.kind == "generated"]
-    findings.figures["images_read"] = len(generated) / len(plan.indices)
-    findings.compared_with["ssim"] = str(truth)
+    result.figures["images_read"] = len(generated) / len(plan.indices)
+    result.compared_with["ssim"] = str(truth)
     if generated:
         scores = score_images(output / "GENERATED", truth)
         scores.write(output)
-        findings.figures |= _similarity(scores)
+        result.figures |= _similarity(scores)
     if row.images is not None:
-        findings.baselines[TOKENIZER] = _similarity(score_images(output / "GROUNDTRUTH", truth))
+        result.baselines[TOKENIZER] = _similarity(score_images(output / "GROUNDTRUTH", truth))
 
 
 def _similarity(scores: ImageScores) -> dict[str, float]:
     return {"ssim": scores.ssim, "l2": scores.l2}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean; None if there are none or one is missing."""
+    listed = list(values)
+    present = [value for value in listed if value is not None]
+    return fmean(present) if present and len(present) == len(listed) else None

@@ -4,28 +4,28 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from kyvo.evaluation.measure import Measurement
-from kyvo.evaluation.run import Result
+from kyvo.evaluation.measure import Measurement, Result
 from kyvo.files import atomic_file, write_json
 
-# Metric, how it is called, how it is written.
-_METRICS = (
-    ("jaccard", "Jaccard, mean over tau", "{:.4f}"),
-    ("accuracy", "accuracy", "{:.4f}"),
-    ("ssim", "SSIM", "{:.4f}"),
-    ("l2", "L2", "{:.5f}"),
-)
-_SHARES = (("objects_read", "objects read whole"), ("images_read", "images read"))
+# Metric: how it is called, how it is written.
+_METRICS = {
+    "jaccard": ("Jaccard, mean over tau", "{:.4f}"),
+    "accuracy": ("accuracy", "{:.4f}"),
+    "ssim": ("SSIM", "{:.4f}"),
+    "l2": ("L2", "{:.5f}"),
+}
+_OTHER_FIGURES = {
+    "objects_read": ("objects read whole", "{:.4f}"),
+    "images_read": ("images read", "{:.4f}"),
+}
 
 
-def write_report(results: Sequence[Result], output: Path) -> str:
-    """Write ``evaluation.md`` and ``evaluation.json`` into ``output``; the table as Markdown."""
-    table = main_table(results)
-    text = f"# Evaluation\n\n{table}\n\n{_details(results)}"
+def write_report(results: Sequence[Result], output: Path) -> None:
+    """Write ``evaluation.md`` and ``evaluation.json`` into ``output``."""
+    text = f"# Evaluation\n\n{main_table(results)}\n\n{_details(results)}"
     with atomic_file(output / "evaluation.md") as path:
         path.write_text(text)
     write_json(output / "evaluation.json", {"rows": [_as_json(result) for result in results]})
-    return table
 
 
 def main_table(results: Sequence[Result]) -> str:
@@ -33,12 +33,15 @@ def main_table(results: Sequence[Result]) -> str:
     checkpoints = list(results[0].measurements)
     lines = [["task", "data", "metric", *checkpoints, "paper", "others"]]
     for result in results:
-        names = [name for name in _METRICS if _is_measured(result, name[0])]
-        for metric, title, form in names or [("", "nothing measured", "")]:
+        row, metrics = result.row, _measured(result)
+        if not metrics:
+            lines.append([row.task, row.data, "not measured yet", *("" for _ in lines[0][3:])])
+        for metric in metrics:
+            title, form = _METRICS[metric]
             figures = [_form(form, result.figure(name, metric)) for name in checkpoints]
-            paper = _form(form, result.row.paper.get(metric))
-            others = _others(result, metric, form)
-            lines.append([result.row.task, result.row.data, title, *figures, paper, others])
+            paper = _form(form, row.paper.get(metric))
+            others = _others(result, metric, is_first=metric == metrics[0])
+            lines.append([row.task, row.data, title, *figures, paper, others])
     return _markdown(lines)
 
 
@@ -47,19 +50,18 @@ def _details(results: Sequence[Result]) -> str:
     parts = []
     for result in results:
         for checkpoint, runs in result.measurements.items():
-            parts.append(f"## {result.row.name} ({checkpoint})\n\n{_runs_table(runs)}")
-            parts += [_notes(run) for run in runs]
+            if runs:
+                parts.append(f"## {result.row.name} ({checkpoint})\n\n{_runs_table(runs)}")
+                parts += [_notes(run) for run in runs]
     return "\n\n".join(parts) + "\n"
 
 
 def _runs_table(runs: Sequence[Measurement]) -> str:
     metrics = list(dict.fromkeys(metric for run in runs for metric in run.figures))
-    titles, forms = dict(_SHARES), {metric: form for metric, _, form in _METRICS}
-    lines = [["run", "samples", *(titles.get(metric, metric) for metric in metrics)]]
+    known = {metric: (metric, "{:.4f}") for metric in metrics} | _OTHER_FIGURES | _METRICS
+    lines = [["run", "samples", *(known[metric][0] for metric in metrics)]]
     for run in runs:
-        figures = [
-            _form(forms.get(metric, "{:.4f}"), run.figures.get(metric)) for metric in metrics
-        ]
+        figures = [_form(known[metric][1], run.figures.get(metric)) for metric in metrics]
         lines.append([run.run_identifier, f"{run.num_samples} of {run.num_available}", *figures])
     return _markdown(lines)
 
@@ -71,15 +73,15 @@ def _notes(run: Measurement) -> str:
     return f"{run.run_identifier}:\n\n" + "\n".join(lines)
 
 
-def _is_measured(result: Result, metric: str) -> bool:
-    return any(metric in run.figures for runs in result.measurements.values() for run in runs)
+def _measured(result: Result) -> list[str]:
+    return [metric for metric in _METRICS if any(metric in r.figures for r in result.all_runs)]
 
 
-def _others(result: Result, metric: str, form: str) -> str:
-    """Baselines: measured here where that was possible, and as the paper has them."""
-    first = next(name for name, _, _ in _METRICS if _is_measured(result, name) or not metric)
-    measured = {name for runs in result.measurements.values() for r in runs for name in r.baselines}
-    published = {b.name: b.figure for b in result.row.baselines if metric == first}
+def _others(result: Result, metric: str, is_first: bool) -> str:
+    """Baselines: as measured here where that was possible, and as published."""
+    measured = {name for run in result.all_runs for name in run.baselines}
+    published = {b.name: b.figure for b in result.row.baselines} if is_first else {}
+    form = _METRICS[metric][1]
     parts = []
     for name in [*published, *sorted(measured - published.keys())]:
         here, paper = result.baseline(name, metric), published.get(name)
@@ -107,7 +109,7 @@ def _as_json(result: Result) -> dict[str, object]:
         "paper": row.paper,
         "published_baselines": {b.name: b.figure for b in row.baselines if b.figure is not None},
         "figures": {
-            checkpoint: {metric: result.figure(checkpoint, metric) for metric, _, _ in _METRICS}
+            checkpoint: {metric: result.figure(checkpoint, metric) for metric in _METRICS}
             for checkpoint in result.measurements
         },
         "runs": {

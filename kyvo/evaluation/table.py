@@ -1,11 +1,14 @@
 """The rows of an evaluation, as a yaml file lists them (``configs/llama3_2/evaluation.yaml``)."""
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kyvo.config import load_config
+from kyvo.decoding import GenerationPlan, plan_generations
 from kyvo.errors import InputError, Problems
-from kyvo.files import require_file
+from kyvo.images.embedding_files import find_vqgan
 
 
 @dataclass(frozen=True)
@@ -14,13 +17,14 @@ class Baseline:
 
     Attributes:
         figure: its published figure, of the row's first metric.
-        predictions: file of its detections under ``data_root``, scored as Cube R-CNN's; None if
-            there is none.
+        predictions: file of its predictions under ``data_root``; None if there is none.
+        method: who wrote them, as ``compute_jaccard_index.py`` has it.
     """
 
     name: str
     figure: float | None = None
     predictions: Path | None = None
+    method: str = "cube-rcnn"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Row:
     """One task on one data set.
 
     Attributes:
-        configs: generation configs; paths beside the table's file.
+        configs: generation configs.
         scenes, images: ground truth under the configs' ``data_root``; None: what the run writes.
         vqgan: folder of the VQGAN under ``data_root``; None: images are not decoded.
         paper: the paper's figures by metric.
@@ -43,10 +47,29 @@ class Row:
     paper: dict[str, float] = field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.configs:
+            raise ValueError(f"row {self.name!r} names no configs")
+
     @property
     def name(self) -> str:
         """Such as ``recognition, CLEVR``."""
         return f"{self.task}, {self.data}"
+
+    def check(self, plan: GenerationPlan) -> None:
+        """Refuse a row whose ground truth, VQGAN or baselines are not there.
+
+        Raises:
+            InputError: listing every one that lacks.
+        """
+        problems = Problems()
+        root = plan.config.data_root
+        named = (self.scenes, self.images, *(baseline.predictions for baseline in self.baselines))
+        for path in filter(None, named):
+            problems.attempt(_require, root / path, f"row {self.name!r}")
+        if self.vqgan is not None:
+            problems.attempt(find_vqgan, root / self.vqgan)
+        problems.raise_any()
 
 
 @dataclass(frozen=True)
@@ -56,40 +79,55 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def load_table(path: Path) -> list[tuple[Row, list[Path]]]:
-    """The rows of the yaml file ``path``, each with its configs' paths.
+def load_table(path: Path) -> list[Row]:
+    """The rows of a yaml file; paths of configs, which stand there beside it, as seen from here.
 
     Raises:
         InputError: listing every problem.
     """
-    rows = load_config(Table, path).rows
-    problems = Problems()
-    found = []
-    for row in rows:
-        paths = [path.parent / config for config in row.configs]
-        if not paths:
-            problems.messages.append(f"{path}: row {row.name!r} names no configs")
-        for config in paths:
-            problems.attempt(require_file, config, "config")
-        found.append((row, paths))
-    problems.raise_any()
-    return found
+    return [
+        dataclasses.replace(row, configs=tuple(path.parent / config for config in row.configs))
+        for row in load_config(Table, path).rows
+    ]
 
 
-def choose_rows(
-    rows: list[tuple[Row, list[Path]]], only: list[str]
-) -> list[tuple[Row, list[Path]]]:
+def choose_rows(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
     """The rows whose name has one of the words of ``only`` in it; all if there are none.
 
     Raises:
         InputError: a word is in no row's name.
     """
-    names = [row.name.lower() for row, _ in rows]
     for word in only:
-        if not any(word.lower() in name for name in names):
-            raise InputError(f"no row called {word!r}; known: {'; '.join(names)}")
-    return [
-        pair
-        for pair, name in zip(rows, names, strict=True)
-        if not only or any(word.lower() in name for word in only)
-    ]
+        if not any(word.lower() in row.name.lower() for row in rows):
+            known = "; ".join(row.name for row in rows)
+            raise InputError(f"no row called {word!r}; known: {known}")
+    wanted = [word.lower() for word in only]
+    return [row for row in rows if not only or any(word in row.name.lower() for word in wanted)]
+
+
+def check_table(path: Path, overrides: Sequence[str] = ()) -> str:
+    """Check every config of a table and all that its rows name, and say what it would measure.
+
+    Raises:
+        InputError: listing every problem.
+    """
+    rows = load_table(path)
+    jobs = [(row, config) for row in rows for config in row.configs]
+    plans = plan_generations((config, overrides) for _, config in jobs)
+    check_rows([row for row, _ in jobs], plans)
+    samples = sum(len(plan.indices) for plan in plans)
+    return f"{len(rows)} rows, {len(jobs)} generation configs, {samples} samples"
+
+
+def check_rows(rows: Sequence[Row], plans: Sequence[GenerationPlan]) -> None:
+    """``Row.check`` of every row with its plan, all problems together."""
+    problems = Problems()
+    for row, plan in zip(rows, plans, strict=True):
+        problems.attempt(row.check, plan)
+    problems.messages = list(dict.fromkeys(problems.messages))
+    problems.raise_any()
+
+
+def _require(path: Path, purpose: str) -> None:
+    if not path.exists():
+        raise InputError(f"{purpose}: {path}: there is no such file or folder. Check the path.")

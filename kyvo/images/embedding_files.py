@@ -77,7 +77,11 @@ def find_embeddings(folder: Path) -> list[EmbeddingFile]:
 
 
 def decode_embeddings(
-    model: VQGAN, files: Sequence[EmbeddingFile], output: Path, batch_size: int, device: str
+    model: VQGAN,
+    files: Sequence[EmbeddingFile],
+    output: Path,
+    device: str = "cpu",
+    batch_size: int = 32,
 ) -> int:
     """Decode every file into its picture under ``output``; the number of pictures."""
     model = model.eval().to(device)

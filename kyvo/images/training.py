@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from kyvo.devices import resolve_device
 from kyvo.errors import InputError, Problems
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.codebook import save_codebook
@@ -78,7 +79,7 @@ class VQGANTrainingConfig:
     log_every: int  # steps
     validate_every: int  # steps
     save_every: int  # steps
-    device: str = "cpu"
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
     precision: Literal["float32", "bf16"] = "float32"  # of the convolutions
     channels_last: bool = False  # memory layout of images and weights
 
@@ -114,12 +115,13 @@ def plan_vqgan(config: VQGANTrainingConfig) -> str:
         InputError: listing every problem.
     """
     problems = Problems()
-    problems.attempt(_device, config.device)
+    problems.attempt(resolve_device, config.device)
     pictures = problems.attempt(split_pictures, config.data, config.seed)
     if pictures is not None:
         problems.attempt(load_picture, pictures[0][0], config.model.resolution)
     problems.attempt(_load_perceptual, config.loss)
     problems.raise_any()
+    assert pictures is not None
     train, held_out = pictures
     return (
         f"{len(train)} pictures of {config.model.resolution} pixels a side, {len(held_out)} held "
@@ -145,7 +147,7 @@ class VQGANTrainer:
     def __init__(self, config: VQGANTrainingConfig) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.device = _device(config.device)
+        self.device = resolve_device(config.device)
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model = self._place(VQGAN(config.model))
         self.codebook = CodebookTrainer(config.codebook, self.model.codebook, config.seed)
@@ -449,11 +451,3 @@ def _update(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise InputError(f"device {name!r}: not usable: {reason}. Use device=cpu.") from None

@@ -121,6 +121,11 @@ RULES: Mapping[str, MatchingRule] = {
 }
 
 
+def rule_of(dataset: str, dimension_tau: float = 0.05) -> MatchingRule:
+    """The rule of a data set; ``dimension_tau`` (metres) matters where dimensions do."""
+    return {**RULES, "objectron": objectron_rule(dimension_tau)}[dataset]
+
+
 def match_objects(
     predicted: Sequence[SceneObject],
     groundtruth: Sequence[SceneObject],

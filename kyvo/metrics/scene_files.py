@@ -1,8 +1,8 @@
 """Reading predicted and ground-truth scenes, in the layouts that each dataset comes in."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 from kyvo.errors import InputError
 from kyvo.files import read_json
 from kyvo.metrics.fields import expect, take
-from kyvo.metrics.matching import RULES, MatchingRule, SceneObject, objectron_rule
+from kyvo.metrics.matching import RULES, MatchingRule, SceneObject, rule_of
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ def load_evaluation(
     dataset: str = "clevr",
     method: str = "kyvo",
     dimension_tau: float = 0.05,
+    keys: Collection[str] | None = None,
 ) -> Evaluation:
     """Read predictions and ground truth and pair them by key.
 
@@ -130,20 +131,24 @@ def load_evaluation(
         groundtruth: a folder of scene files laid out as ``dataset``'s; or one Omni3D JSON file,
             which is always matched by Objectron's rule; or a run's own ``groundtruth_scenes_*``.
         dimension_tau: bound on the mean error of an object's dimensions (Objectron).
+        keys: score only these scenes of a ground truth that is a file; None: all of them.
 
     Raises:
         InputError: a file is missing or malformed, or nothing can be paired.
     """
     if Path(groundtruth).is_dir():
         return _pair_with_folder(predictions_file, Path(groundtruth), dataset, method)
-    root = expect(read_json(groundtruth, "ground truth"), dict, f"ground truth: {groundtruth}")
-    if "scenes" in root:
-        rule = {**RULES, "objectron": objectron_rule(dimension_tau)}[dataset]
-        predicted = read_predicted_scenes(predictions_file)
-        return _pair(predicted, _own_scenes(groundtruth, rule), dataset, rule)
-    truth = _read_omni3d(root, groundtruth)
+    place = f"ground truth: {groundtruth}"
+    root = expect(read_json(groundtruth, "ground truth"), dict, place)
+    is_own = "scenes" in root
+    rule_name = dataset if is_own else "objectron"
+    rule = rule_of(rule_name, dimension_tau)
+    if is_own:
+        truth = _TruthFile({k: _checked(s, rule, place) for k, s in _scenes(root, place).items()})
+    else:
+        truth = _read_omni3d(root, place)
     predicted = METHODS[method](predictions_file, truth)
-    return _pair(predicted, truth.objects, "objectron", objectron_rule(dimension_tau))
+    return _pair(predicted, truth.objects, rule_name, rule, keys)
 
 
 def _pair(
@@ -151,24 +156,24 @@ def _pair(
     truth: Mapping[str, Sequence[SceneObject]],
     dataset: str,
     rule: MatchingRule,
+    keys: Collection[str] | None,
 ) -> Evaluation:
     """Every scene of the ground truth with its prediction, where there is one."""
-    shared = predicted.keys() & truth.keys()
-    if not shared:
+    wanted = {key: truth[key] for key in truth if keys is None or key in keys}
+    if not predicted.keys() & truth.keys():
         raise InputError(
             f"predictions: none of the {len(predicted)} scenes, such as {next(iter(predicted))!r}, "
             "is in the ground truth. Check that both are of the same test set."
         )
-    pairs = tuple(ScenePair(key, predicted.get(key), objects) for key, objects in truth.items())
-    notes = _count(len(predicted) - len(shared), "predicted scenes are not in the ground truth")
+    pairs = tuple(ScenePair(key, predicted.get(key), objects) for key, objects in wanted.items())
+    unknown = len(predicted.keys() - truth.keys())
+    notes = _count(unknown, "predicted scenes are not in the ground truth")
+    notes += _count(len(truth) - len(wanted), "ground-truth scenes were not asked for")
     return Evaluation(dataset, rule, pairs, notes)
 
 
-def _own_scenes(path: Path | str, rule: MatchingRule) -> dict[str, list[SceneObject]]:
-    """Ground truth as a run writes it, on the number grid."""
-    place = f"ground truth: {path}"
-    scenes = read_predicted_scenes(path)
-    return {key: [_check(item, rule, place) for item in scene] for key, scene in scenes.items()}
+def _checked(objects: Sequence[SceneObject], rule: MatchingRule, place: str) -> list[SceneObject]:
+    return [_check(item, rule, place) for item in objects]
 
 
 def _pair_with_folder(
@@ -201,19 +206,23 @@ def read_predicted_scenes(path: Path | str) -> dict[str, list[SceneObject]]:
     Raises:
         InputError: the file is missing or malformed, is empty or names a scene twice.
     """
-    scenes = take(read_json(path, "predictions"), "scenes", list, f"predictions: {path}")
+    return _scenes(read_json(path, "predictions"), f"predictions: {path}")
+
+
+def _scenes(root: Any, place: str) -> dict[str, list[SceneObject]]:
+    """Objects by key of a run's file of scenes."""
     result: dict[str, list[SceneObject]] = {}
-    for index, scene in enumerate(scenes):
-        place = f"predictions: {path}: scenes[{index}]"
-        key = take(scene, "key", str, place)
+    for index, scene in enumerate(take(root, "scenes", list, place)):
+        where = f"{place}: scenes[{index}]"
+        key = take(scene, "key", str, where)
         if key in result:
-            raise InputError(f"{place}: key {key!r} stands there twice. Make the file again.")
-        objects = take(scene, "objects", list, place)
+            raise InputError(f"{where}: key {key!r} stands there twice. Make the file again.")
+        objects = take(scene, "objects", list, where)
         result[key] = [
-            expect(item, dict, f"{place}: objects[{i}]") for i, item in enumerate(objects)
+            expect(item, dict, f"{where}: objects[{i}]") for i, item in enumerate(objects)
         ]
     if not result:
-        raise InputError(f"predictions: {path}: no scenes to score. Check the generation's log.")
+        raise InputError(f"{place}: no scenes to score. Check the generation's log.")
     return result
 
 
@@ -228,16 +237,15 @@ def _read_scene(path: Path, layout: SceneFolder, rule: MatchingRule) -> list[Sce
 
 
 @dataclass(frozen=True)
-class _Omni3D:
-    """Ground truth of one Omni3D file: objects per image, and the names behind its ids."""
+class _TruthFile:
+    """Ground truth of one file: objects per image, and the names behind Omni3D's ids."""
 
     objects: Mapping[str, list[SceneObject]]
-    file_paths: Mapping[int, str]
-    categories: Mapping[int, str]
+    file_paths: Mapping[int, str] = field(default_factory=dict)
+    categories: Mapping[int, str] = field(default_factory=dict)
 
 
-def _read_omni3d(root: dict[str, Any], path: Path | str) -> _Omni3D:
-    purpose = f"ground truth: {path}"
+def _read_omni3d(root: dict[str, Any], purpose: str) -> _TruthFile:
     file_paths = _id_table(root, "images", "file_path", purpose)
     categories = _id_table(root, "categories", "name", purpose)
     annotations = take(root, "annotations", list, purpose)
@@ -246,10 +254,10 @@ def _read_omni3d(root: dict[str, Any], path: Path | str) -> _Omni3D:
         place = f"{purpose}: annotations[{index}]"
         image, found = _detection(item, file_paths, categories, place)
         objects[image].append(_check(found, RULES["objectron"], place))
-    return _Omni3D(objects, file_paths, categories)
+    return _TruthFile(objects, file_paths, categories)
 
 
-def _read_detections(path: Path | str, truth: _Omni3D) -> dict[str, list[SceneObject]]:
+def _read_detections(path: Path | str, truth: _TruthFile) -> dict[str, list[SceneObject]]:
     """Read a COCO-style list of detections, as Cube R-CNN writes it."""
     purpose = f"predictions: {path}"
     result: dict[str, list[SceneObject]] = {}
@@ -260,7 +268,7 @@ def _read_detections(path: Path | str, truth: _Omni3D) -> dict[str, list[SceneOb
     return result
 
 
-METHODS: Mapping[str, Callable[[Path | str, _Omni3D], dict[str, list[SceneObject]]]] = {
+METHODS: Mapping[str, Callable[[Path | str, _TruthFile], dict[str, list[SceneObject]]]] = {
     "kyvo": lambda path, _: read_predicted_scenes(path),
     "cube-rcnn": _read_detections,
 }

@@ -16,6 +16,8 @@ from kyvo.models.checkpoints import (
     save_checkpoint,
 )
 from kyvo.models.weights import (
+    check_codebook,
+    find_llama,
     load_llama,
     load_released,
     load_released_state,
@@ -25,6 +27,8 @@ from kyvo.models.weights import (
 __all__ = [
     "Checkpoint",
     "KyvoModel",
+    "check_codebook",
+    "find_llama",
     "find_weights",
     "kyvo_model",
     "latest_checkpoint",

@@ -6,10 +6,9 @@ flushed, and renamed, so that a folder of that name is whole. Reading takes the 
 whose manifest verifies and says what it skipped.
 """
 
-import hashlib
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kyvo.errors import InputError
-from kyvo.files import read_json, sync, write_json
+from kyvo.files import file_hash, read_json, sync, write_json
 from kyvo.tensors import read_safetensors
 
 MODEL, OPTIMIZER, STATE, MANIFEST = (
@@ -28,6 +27,7 @@ MODEL, OPTIMIZER, STATE, MANIFEST = (
     "state.json",
     "manifest.json",
 )
+FILES = (MODEL, OPTIMIZER, STATE)
 _NAME = re.compile(r"step_(\d{8})")
 _RELEASED_NAME = re.compile(r"meta_model_(\d+)\.pt")
 _UNFINISHED = ".saving"
@@ -92,11 +92,13 @@ def save_checkpoint(
     return Checkpoint(target, step)
 
 
-def latest_checkpoint(root: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint in ``root``, and a line on each newer one that is damaged."""
+def latest_checkpoint(
+    root: Path, files: Sequence[str] = FILES
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint in ``root`` whose ``files`` are whole, and a line on each skipped."""
     skipped: list[str] = []
     for step, folder in _folders(root):
-        fault = _fault(folder)
+        fault = _fault(folder, files)
         if fault is None:
             return Checkpoint(folder, step), skipped
         skipped.append(f"{folder}: {fault}")
@@ -114,11 +116,11 @@ def find_weights(path: Path) -> Path:
     if path.is_file():
         return path
     if (path / MODEL).is_file():
-        fault = _fault(path)
+        fault = _fault(path, (MODEL,))
         if fault:
             raise InputError(f"checkpoint: {path}: {fault}. Take another one.")
         return path / MODEL
-    found, skipped = latest_checkpoint(path)
+    found, skipped = latest_checkpoint(path, (MODEL,))
     released = _numbered(path, _RELEASED_NAME)
     if found is None and released and not skipped:
         return released[0][1]
@@ -173,21 +175,15 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         name: {"bytes": (folder / name).stat().st_size, "sha256": file_hash(folder / name)}
-        for name in (MODEL, OPTIMIZER, STATE)
+        for name in FILES
     }
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint folder; None if its manifest verifies."""
+def _fault(folder: Path, files: Sequence[str] = FILES) -> str | None:
+    """What is wrong with a checkpoint folder; None if its manifest verifies for ``files``."""
     try:
         manifest = read_json(folder / MANIFEST, "checkpoint")
-        for name in (MODEL, OPTIMIZER, STATE):
+        for name in files:
             if (folder / name).stat().st_size != manifest[name]["bytes"]:
                 return f"{name} is truncated"
             if file_hash(folder / name) != manifest[name]["sha256"]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchtune.models.convert_weights import hf_to_tune, meta_to_tune, tune_to_meta
@@ -15,7 +16,7 @@ from torchtune.models.convert_weights import hf_to_tune, meta_to_tune, tune_to_m
 from kyvo.errors import InputError
 from kyvo.files import read_json, require_file
 from kyvo.models.builders import KyvoModel
-from kyvo.tensors import check_weights, read_state_dict
+from kyvo.tensors import check_weights, read_state_dict, read_tensor
 
 HeadStart = Literal["llama", "random"]
 _EMBEDDING = "tok_embeddings."
@@ -77,22 +78,62 @@ def load_llama(model: KyvoModel, path: Path, head_start: HeadStart = "llama") ->
             head[len(text) :] = text.float().mean(dim=0).to(head)
 
 
-def _read_llama(path: Path, model: KyvoModel) -> tuple[dict[str, Tensor], str]:
-    """Llama's weights under torchtune's names, and the file or folder they came from."""
+def find_llama(path: Path) -> list[Path]:
+    """The files of Llama's weights that ``path`` means (see ``load_llama``).
+
+    Raises:
+        InputError: there are none, or a shard is missing.
+    """
     candidates = [path, path / _META_FILE, path / "original" / _META_FILE]
-    meta = next((p for p in candidates if p.is_file() and p.suffix == ".pth"), None)
-    if meta is not None:
-        state = read_state_dict(meta, "Llama weights", shapes_only=_is_meta(model))
-        return _from_meta(state, str(meta)), str(meta)
-    shards = _hugging_face_files(path)
-    if not shards:
+    meta = [p for p in candidates if p.is_file() and p.suffix == ".pth"]
+    files = meta[:1] or _hugging_face_files(path)
+    if not files:
         raise InputError(
             f"Llama weights: {path}: found neither {_META_FILE} nor {_HF_FILE}. "
-            "Download them with 'tune download meta-llama/Llama-3.2-1B' (README)."
+            "Download them with 'tune download meta-llama/Llama-3.2-1B-Instruct' (README)."
         )
-    state = {}
-    for shard in shards:
-        state |= read_state_dict(shard, "Llama weights", shapes_only=_is_meta(model))
+    return files
+
+
+def check_codebook(
+    model: KyvoModel, codebook: np.ndarray, path: Path, weights: Path | None = None
+) -> None:
+    """Refuse a codebook (num_codes, C) that is not the model's.
+
+    Args:
+        model: the model or its outline.
+        path: the codebook's file, for the message.
+        weights: a trained Kyvo, which holds the codebook that it was trained with.
+
+    Raises:
+        InputError: another shape, or other code vectors.
+    """
+    expected = tuple(model.tok_embeddings.vqgan_codebook.weight.shape)
+    if codebook.shape != expected:
+        raise InputError(
+            f"codebook: {path}: shape {codebook.shape}, expected {expected}. "
+            "Set the model's codebook_dim or give the codebook of this vocabulary."
+        )
+    name = f"{_EMBEDDING}vqgan_codebook.weight"
+    own = read_tensor(weights, name, "Kyvo checkpoint") if weights is not None else None
+    # A model trained in bfloat16 holds a rounded codebook.
+    if own is None or own.shape != expected:
+        return  # told where names and shapes are compared
+    if not np.allclose(own.float().numpy(), codebook, 1e-2, 1e-2):
+        raise InputError(
+            f"codebook: {path} is not the one that {weights} was trained with. "
+            "Give the codebook of the same VQGAN."
+        )
+
+
+def _read_llama(path: Path, model: KyvoModel) -> tuple[dict[str, Tensor], str]:
+    """Llama's weights under torchtune's names, and the file or folder they came from."""
+    files = find_llama(path)
+    state: dict[str, Tensor] = {}
+    for file in files:
+        state |= read_state_dict(file, "Llama weights", shapes_only=_is_meta(model))
+    if files[0].suffix == ".pth":
+        return _from_meta(state, str(files[0])), str(files[0])
     attention = model.layers[0].attn
     width = attention.num_heads * attention.head_dim
     try:

@@ -45,7 +45,7 @@ class LossConfig:
 class TrainingConfig:
     """A training run."""
 
-    data_root: Path  # read by the config itself, as ${data_root}
+    data_root: Path  # the config reads it, as ${data_root}
     output_dir: Path
     vocabulary: str
     codebook: Path

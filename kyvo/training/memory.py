@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from kyvo.errors import InputError
 from kyvo.files import format_bytes
 from kyvo.models import KyvoModel, num_parameters
 from kyvo.training.config import TrainingConfig
@@ -73,26 +72,10 @@ def checkpoint_bytes(model: KyvoModel, config: TrainingConfig) -> tuple[int, int
     return exported + states, exported
 
 
-def check_gpu_memory(memory: TrainingMemory, device: torch.device) -> None:
-    """Refuse a run whose weights, gradients and optimizer alone exceed the GPU's free memory.
-
-    Raises:
-        InputError: naming both figures and the remedies.
-    """
-    if device.type != "cuda":
-        return
-    free, _ = torch.cuda.mem_get_info(device)
-    if memory.fixed > free:
-        raise InputError(
-            f"GPU memory: the run needs {memory}, but {format_bytes(free)} are free. Use "
-            "precision=bf16 with torchao.optim.AdamW8bit, a smaller model, or a larger GPU."
-        )
-
-
 def _bytes_per_token(model: KyvoModel, config: TrainingConfig) -> int:
     """What all layers keep of one position."""
     width, inner = model.output.weight.shape[1], _feed_forward_width(model)
-    item = 4 if config.precision == "fp32" else 2
+    item = _product_bytes(config)
     residual = weight_dtype(config.precision).itemsize
     # Twice: the residual stream, the normalised values in float32, and their copy that enters
     # the products. Queries, keys and values of all heads, the attended values, and their copy.
@@ -103,8 +86,13 @@ def _bytes_per_token(model: KyvoModel, config: TrainingConfig) -> int:
 
 def _bytes_per_label(model: KyvoModel, config: TrainingConfig) -> int:
     """Logits as products, as float32, as log-probabilities, and two gradients of them."""
-    item = 4 if config.precision == "fp32" else 2
+    item = _product_bytes(config)
     return model.output.weight.shape[0] * (2 * item + 3 * 4)
+
+
+def _product_bytes(config: TrainingConfig) -> int:
+    """Bytes of a number as it enters the matrix products."""
+    return 4 if config.precision == "fp32" else 2
 
 
 def _feed_forward_width(model: KyvoModel) -> int:

@@ -5,6 +5,7 @@ Every problem is told at once, in seconds; what stands is printed as a plan.
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,21 +14,17 @@ from torch import nn
 from kyvo.data.batches import Batch, LossWeighting, collate
 from kyvo.data.dataset import KyvoDataset
 from kyvo.data.inspection import check_scenes
+from kyvo.devices import check_memory, free_memory, resolve_device
 from kyvo.errors import Problems
 from kyvo.files import check_free_space, format_bytes
 from kyvo.images.codebook import load_codebook
-from kyvo.models import KyvoModel, num_parameters, outline
+from kyvo.models import KyvoModel, check_codebook, num_parameters, outline
 from kyvo.scenes import ParseReport, SceneCodec, get_schema
 from kyvo.text import load_text_tokenizer
 from kyvo.training.config import TrainingConfig
-from kyvo.training.memory import (
-    TrainingMemory,
-    check_gpu_memory,
-    checkpoint_bytes,
-    estimate_memory,
-)
-from kyvo.training.setup import build_optimizer, check_codebook, check_lengths, load_start
-from kyvo.vocabulary import Vocabulary, get_vocabulary
+from kyvo.training.memory import TrainingMemory, checkpoint_bytes, estimate_memory
+from kyvo.training.setup import build_optimizer, check_lengths, find_start, load_start
+from kyvo.vocabulary import get_vocabulary
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class TrainingPlan:
         disk_bytes: what checkpoints and exported weights will take at most.
     """
 
+    device: torch.device
     dataset: KyvoDataset
     validation: KyvoDataset | None
     steps_per_epoch: int
@@ -49,18 +47,19 @@ class TrainingPlan:
     disk_bytes: int
     scenes: ParseReport | None
 
-    def summary(self, device: torch.device) -> str:
+    def summary(self) -> str:
         """The plan as lines of text."""
         lengths = self.dataset.lengths
         held_out = f", {len(self.validation)} held out" if self.validation else ""
         lines = [
             f"{len(self.dataset)} samples of {lengths.min()} to {lengths.max()} tokens{held_out}",
             f"{self.num_parameters:,} weights, {self.num_trained:,} of them trained",
-            f"{self.total_steps} steps on {device}, {self.steps_per_epoch} an epoch",
+            f"{self.total_steps} steps on {self.device}, {self.steps_per_epoch} an epoch",
             f"memory: about {self.memory}",
             f"disk: up to {format_bytes(self.disk_bytes)}",
         ]
-        if device.type == "cuda" and self.memory.total > torch.cuda.mem_get_info(device)[0]:
+        free = free_memory(self.device)
+        if free is not None and self.memory.total > free:
             lines.append("this may not fit the GPU: lower batch_size, raise accumulation")
         if self.scenes and self.scenes.reasons:
             listed = ", ".join(f"{n} x {why}" for why, n in self.scenes.reasons.most_common(3))
@@ -68,7 +67,7 @@ class TrainingPlan:
         return "\n".join(lines)
 
 
-def plan_training(config: TrainingConfig, device: torch.device) -> TrainingPlan:
+def plan_training(config: TrainingConfig) -> TrainingPlan:
     """Check files, keys, ids, shapes, codebook, vocabulary, disk and GPU memory of a run.
 
     Raises:
@@ -76,41 +75,52 @@ def plan_training(config: TrainingConfig, device: torch.device) -> TrainingPlan:
     """
     vocabulary = get_vocabulary(config.vocabulary)
     problems = Problems()
-    codebook = problems.attempt(load_codebook, config.codebook, vocabulary.num_image_codes)
-    training_set = config.dataset.with_defaults(seed=config.seed)
-    dataset = problems.attempt(training_set.build, vocabulary=vocabulary)
+    device = problems.attempt(resolve_device, config.device)
+    dataset = problems.attempt(_build_dataset, config)
     validation = None
     if config.validation_dataset is not None:
         validation = problems.attempt(config.validation_dataset.build, vocabulary=vocabulary)
+    if device is not None:
+        problems.attempt(_check_optimizer, config, device)
+    scenes = problems.attempt(_read_scenes, config, dataset)
     model = problems.attempt(outline, config.model, vocabulary)
-    problems.attempt(_check_optimizer, config, device)
-    scenes = problems.attempt(_read_scenes, config, vocabulary, dataset)
-    if model is not None:
-        _check_model(model, config, codebook, [dataset, validation], problems)
+    _check_weights(model, config, problems)
+    for samples in (dataset, validation):
+        if samples is not None and model is not None:
+            problems.attempt(check_lengths, samples, model.max_seq_len)
     problems.raise_any()
-    assert model is not None
+    assert device is not None
     assert dataset is not None
-    plan = _plan(config, model, dataset, validation, scenes)
+    assert model is not None
+    plan = _plan(config, device, model, dataset, validation, scenes)
     problems.attempt(check_free_space, config.output_dir, _missing_bytes(config, plan), "disk")
-    problems.attempt(check_gpu_memory, plan.memory, device)
+    problems.attempt(check_memory, device, plan.memory.fixed, _MEMORY_REMEDY)
     problems.raise_any()
     return plan
 
 
-def _check_model(
-    model: KyvoModel,
-    config: TrainingConfig,
-    codebook: np.ndarray | None,
-    datasets: list[KyvoDataset | None],
-    problems: Problems,
-) -> None:
-    """The weights, the codebook and the samples fit the model."""
-    problems.attempt(load_start, model, config)
-    if codebook is not None:
-        problems.attempt(check_codebook, model, codebook, config.codebook)
-    for dataset in datasets:
-        if dataset is not None:
-            problems.attempt(check_lengths, dataset, model.max_seq_len)
+_MEMORY_REMEDY = (
+    "Use precision=bf16 with torchao.optim.AdamW8bit, a smaller model, or a larger GPU."
+)
+
+
+def _build_dataset(config: TrainingConfig) -> KyvoDataset:
+    component = config.dataset.with_defaults(seed=config.seed)
+    dataset: KyvoDataset = component.build(vocabulary=get_vocabulary(config.vocabulary))
+    return dataset
+
+
+def _check_weights(model: KyvoModel | None, config: TrainingConfig, problems: Problems) -> None:
+    """Weights and codebook are there, and fit the model."""
+    num_codes = get_vocabulary(config.vocabulary).num_image_codes
+    codebook = problems.attempt(load_codebook, config.codebook, num_codes)
+    found = Problems()
+    start = found.attempt(find_start, config)
+    problems.messages += found.messages
+    if model is not None and not found.messages:
+        problems.attempt(load_start, model, config)
+    if model is not None and codebook is not None:
+        problems.attempt(check_codebook, model, codebook, config.codebook, start)
 
 
 def _check_optimizer(config: TrainingConfig, device: torch.device) -> None:
@@ -121,10 +131,9 @@ def _check_optimizer(config: TrainingConfig, device: torch.device) -> None:
         config.lr_scheduler.build(optimizer, num_training_steps=1)
 
 
-def _read_scenes(
-    config: TrainingConfig, vocabulary: Vocabulary, dataset: KyvoDataset | None
-) -> ParseReport | None:
+def _read_scenes(config: TrainingConfig, dataset: KyvoDataset | None) -> ParseReport | None:
     """Read some scenes back, if the config says how they are written."""
+    vocabulary = get_vocabulary(config.vocabulary)
     if config.scene_schema is None:
         return None
     if config.tokenizer is None and vocabulary.shipped_tokenizer is None:
@@ -136,6 +145,7 @@ def _read_scenes(
 
 def _plan(
     config: TrainingConfig,
+    device: torch.device,
     model: KyvoModel,
     dataset: KyvoDataset,
     validation: KyvoDataset | None,
@@ -148,6 +158,7 @@ def _plan(
     num_exports = {"never": 0, "last": 1, "every_epoch": config.epochs}[config.export_released]
     batch = _heaviest_batch(dataset, config.batch_size)
     return TrainingPlan(
+        device,
         dataset,
         validation,
         steps_per_epoch,
@@ -169,5 +180,6 @@ def _heaviest_batch(dataset: KyvoDataset, batch_size: int) -> Batch:
 
 def _missing_bytes(config: TrainingConfig, plan: TrainingPlan) -> int:
     """What the disk must still have: a resumed run's files are there already."""
-    there = sum(f.stat().st_size for f in config.output_dir.glob("step_*/*") if f.is_file())
-    return max(0, plan.disk_bytes - there)
+    patterns = ("step_*/*", "meta_model_*.pt")
+    files = chain.from_iterable(config.output_dir.glob(pattern) for pattern in patterns)
+    return max(0, plan.disk_bytes - sum(path.stat().st_size for path in files))

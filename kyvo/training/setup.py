@@ -1,18 +1,17 @@
 """From a training config to its parts, with every check that can be made before the first step."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from kyvo.data.dataset import KyvoDataset
 from kyvo.errors import InputError
+from kyvo.files import file_hash
 from kyvo.images.codebook import load_codebook
-from kyvo.models import KyvoModel, find_weights, load_llama, load_released
+from kyvo.models import KyvoModel, find_llama, find_weights, load_llama, load_released
 from kyvo.training.config import TrainingConfig
 from kyvo.training.runtime import weight_dtype
 from kyvo.vocabulary import get_vocabulary
@@ -21,12 +20,20 @@ from kyvo.vocabulary import get_vocabulary
 def build_model(config: TrainingConfig, device: torch.device) -> KyvoModel:
     """The model at its start: the config's size, the weights that it names, the codebook."""
     vocabulary = get_vocabulary(config.vocabulary)
-    codebook = load_codebook(config.codebook, vocabulary.num_image_codes)
     model: KyvoModel = config.model.build(vocabulary=vocabulary)
-    check_codebook(model, codebook, config.codebook)
     load_start(model, config)
+    codebook = load_codebook(config.codebook, vocabulary.num_image_codes)
     model.tok_embeddings.set_codebook(torch.from_numpy(codebook))
     return model.place(device, weight_dtype(config.precision))
+
+
+def find_start(config: TrainingConfig) -> Path | None:
+    """The trained Kyvo that training starts from, or None; InputError if what is named lacks."""
+    if config.checkpoint is not None:
+        return find_weights(config.checkpoint)
+    if config.llama_weights is not None:
+        find_llama(config.llama_weights)
+    return None
 
 
 def load_start(model: KyvoModel, config: TrainingConfig) -> None:
@@ -41,16 +48,6 @@ def load_start(model: KyvoModel, config: TrainingConfig) -> None:
         load_released(model, find_weights(config.checkpoint))
     elif config.llama_weights is not None:
         load_llama(model, config.llama_weights, config.head_start)
-
-
-def check_codebook(model: KyvoModel, codebook: np.ndarray, path: Path) -> None:
-    """Refuse a codebook of another shape than the model's."""
-    expected = tuple(model.tok_embeddings.vqgan_codebook.weight.shape)
-    if codebook.shape != expected:
-        raise InputError(
-            f"codebook: {path}: shape {codebook.shape}, expected {expected}. "
-            "Set the model's codebook_dim or give the codebook of this vocabulary."
-        )
 
 
 def check_lengths(dataset: KyvoDataset, max_seq_len: int) -> None:
@@ -90,7 +87,7 @@ def fingerprint(config: TrainingConfig, num_samples: int) -> dict[str, str]:
         "model": f"{config.model.path} {dict(config.model.arguments)}",
         "dataset": f"{dict(config.dataset.arguments)}",
         "samples": str(num_samples),
-        "codebook": hashlib.sha256(Path(config.codebook).read_bytes()).hexdigest()[:16],
+        "codebook": file_hash(config.codebook)[:16],
         "optimizer": f"{config.optimizer.path} {dict(config.optimizer.arguments)}",
         "lr_scheduler": f"{config.lr_scheduler}",
         "loss": f"{config.loss}",

@@ -6,7 +6,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from kyvo_stand_ins import MINI_CODEBOOK, load_script, refusal_of, tiny_model, write_data
+from kyvo_stand_ins import (
+    MINI_CODEBOOK,
+    load_script,
+    refusal_of,
+    tiny_model,
+    tiny_model_yaml,
+    write_data,
+)
 from PIL import Image
 
 from kyvo.images.checkpoint import save_vqgan
@@ -14,7 +21,8 @@ from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.models import released_state_dict
 
 COMMAND = load_script("evaluate")
-BASE = """
+BASE = (
+    """
 data_root: {root}
 output_dir: {root}/results
 three_d_json_folder: ${{output_dir}}/three_d
@@ -23,14 +31,9 @@ checkpoint: {root}/first.pt
 vocabulary: mini
 scene_schema: clevr
 codebook: ${{data_root}}/codebook.npy
-model:
-  _component_: kyvo.models.kyvo_model
-  num_layers: 2
-  num_heads: 4
-  num_kv_heads: 2
-  embed_dim: 32
-  intermediate_dim: 64
-  codebook_dim: 16
+"""
+    + tiny_model_yaml(max_seq_len=2048)
+    + """
 dataset:
   _component_: kyvo.data.dataset.kyvo_dataset
   codes_per_image: 16
@@ -43,6 +46,7 @@ sampling: {{temperature: 3.0}}
 device: cpu
 precision: fp32
 """
+)
 TASKS = {"recognition": "I-3", "rendering": "3-I", "answers": "I+3+Q-A"}
 TABLE = """
 rows:
@@ -150,13 +154,18 @@ def test_picture_figures_are_those_of_the_commands(root, rows, tmp_path):
     assert run["figures"]["images_read"] == 1
 
 
-def test_answer_figures_and_the_most_frequent_answer(root, rows):
+def test_answer_figures_and_the_most_frequent_answer(root, rows, tmp_path):
     answers = json.loads((root / "text_target.json").read_text())
     true = [entry["string"] for entry in answers.values()]
     (run,) = rows["answering"]["runs"]["here"]
     share = max(map(true.count, true)) / len(true)
     assert run["baselines"]["most frequent answer"] == {"accuracy": share}
-    assert 0 <= figures(rows, "answering")["accuracy"] <= 1
+    folder = root / "results/three_d/answers"
+    command = ["--predicted_file", f"{folder}/predicted_answers_answers.json"]
+    command += ["--groundtruth_file", f"{root}/text_target.json", "--output_folder", str(tmp_path)]
+    load_script("compute_text_answer_accuracy").main(command)
+    expected = json.loads((tmp_path / "accuracy.json").read_text())["accuracy"]
+    assert figures(rows, "answering") == {"accuracy": expected}
 
 
 def test_the_table_sets_the_papers_figures_beside(root, rows):
@@ -185,7 +194,7 @@ def test_checkpoints_stand_side_by_side(root, rows, tmp_path):
 
 
 def test_a_part_of_the_samples_is_measured_alone(root, rows, tmp_path):
-    """Pictures and predictions of an earlier, larger run in the same folder do not count."""
+    """Pictures of an earlier, larger run in the same folder do not count."""
     results = shutil.copytree(root / "results", tmp_path / "results")
     overrides = (f"output_dir={results}", "num_samples=2", "first_sample=1")
     (row,) = evaluate(root, tmp_path / "report", "--only", "rendering", *overrides)
@@ -198,8 +207,10 @@ def test_a_part_of_the_samples_is_measured_alone(root, rows, tmp_path):
     ("arguments", "complaint"),
     [
         (["--only", "cooking"], "no row called 'cooking'; known: recognition, mini;"),
-        (["--checkpoint", "{0}/first.pt", "{0}/first.pt"], "one stands there twice"),
+        (["--checkpoint", "{0}/first.pt", "{0}/first.pt"], "first.pt is given twice"),
         (["codebook=none.npy"], "codebook: none.npy"),
+        (["--checkpoint", "{0}/first.pt", "{0}/none.pt", "{0}/nor.pt"], "6 problems:"),
+        (["data_root={0}/truth", "codebook={0}/codebook.npy"], "image_source: {0}/truth/"),
         (["vocabulary=mimi"], "no vocabulary 'mimi'"),
     ],
 )
@@ -211,5 +222,33 @@ def test_bad_input_is_told_before_anything_is_generated(
     message = refusal_of(
         COMMAND.main, [*table, f"output_dir={tmp_path}/r", *given], monkeypatch, capsys
     )
-    assert complaint in message
+    assert complaint.format(root) in message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_ground_truth_is_told_before_anything_is_generated(
+    root, tmp_path, monkeypatch, capsys
+):
+    table = TABLE.replace("truth/scenes", "no/scenes").replace("vqgan: vqgan", "vqgan: truth")
+    table = table.replace("figure: 0.25", "predictions: no/other.json")
+    for name in ("base", *TASKS):
+        shutil.copy(root / f"{name}.yaml", tmp_path)
+    (tmp_path / "table.yaml").write_text(table)
+    arguments = ["--table", f"{tmp_path}/table.yaml", "--output", f"{tmp_path}/out"]
+    message = refusal_of(
+        COMMAND.main, [*arguments, f"output_dir={tmp_path}/r"], monkeypatch, capsys
+    )
+    assert message.startswith("error: 3 problems:")
+    for part in ("no/scenes", "no/other.json", f"VQGAN: {root}/truth"):
+        assert part in message
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_report_stands_after_every_row(root, tmp_path, monkeypatch):
+    """What comes after the first row fails; its figures are on disk."""
+    monkeypatch.setattr("kyvo.evaluation.measure.load_vqgan", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        evaluate(root, tmp_path / "report", f"output_dir={tmp_path}/results")
+    text = (tmp_path / "report/evaluation.md").read_text()
+    assert "| recognition | mini | Jaccard, mean over tau | 0." in text
+    assert "| rendering | mini | not measured yet |" in text

@@ -154,13 +154,17 @@ def test_busiest_crop_finds_the_object() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"device": "warp"}, "device 'warp'"),
+        ({"device": "cuda"}, "no CUDA device is visible"),
         ({"model": dataclasses.replace(SMALL, quantizer="gumbel", embed_dim=16)}, "Gumbel"),
     ],
 )
 def test_impossible_runs_are_refused(
-    config: VQGANTrainingConfig, change: dict[str, Any], message: str
+    config: VQGANTrainingConfig,
+    change: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=message):
         train_vqgan(dataclasses.replace(config, **change))
 

@@ -201,3 +201,24 @@ def test_a_runs_own_truth_scores_what_has_no_scene_files(tmp_path):
     write(groundtruth, {"scenes": [{"key": "a.jpg", "objects": [{"category": "cup"}]}]})
     with pytest.raises(InputError, match=r"groundtruth_scenes_run.json: expected category"):
         load_evaluation(predictions, groundtruth, "objectron")
+
+
+@pytest.mark.parametrize("method", ["kyvo", "cube-rcnn"])
+def test_of_a_part_of_the_images_the_rest_is_not_missing(tmp_path, method):
+    root = omni3d(4)
+    truth = write(tmp_path / "gt.json", root)
+    names = [image["file_path"] for image in root["images"]]
+    if method == "kyvo":
+        fields = ("center_cam", "dimensions")
+        rows = [
+            {"key": name, "objects": [{"category": "cereal box", **{f: item[f] for f in fields}}]}
+            for name, item in zip(names, root["annotations"], strict=True)
+        ]
+        predictions = write(tmp_path / "p.json", {"scenes": rows[:2]})
+    else:
+        predictions = write(tmp_path / "p.json", root["annotations"][:2])
+    whole = load_evaluation(predictions, truth, "objectron", method)
+    part = load_evaluation(predictions, truth, "objectron", method, keys=set(names[:3]))
+    assert score_scenes(whole).mean == 0.5
+    assert score_scenes(part).mean == pytest.approx(2 / 3)
+    assert part.notes == ("1 ground-truth scenes were not asked for: not scored",)

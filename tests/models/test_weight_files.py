@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from kyvo_stand_ins import golden, golden_model, tiny_model
+from kyvo_stand_ins import TINY_SIZES, golden, golden_model, tiny_model
 from safetensors.torch import save_file
 
 from kyvo.config import Component
@@ -213,17 +213,7 @@ def test_a_llama_of_another_size_is_refused(tmp_path):
         load_llama(tiny_model(), tmp_path)
 
 
-OUTLINE = Component(
-    "kyvo.models.kyvo_model",
-    {
-        "num_layers": 2,
-        "num_heads": NUM_HEADS,
-        "num_kv_heads": NUM_KV_HEADS,
-        "embed_dim": WIDTH,
-        "intermediate_dim": 64,
-        "codebook_dim": 16,
-    },
-)
+OUTLINE = Component("kyvo.models.kyvo_model", TINY_SIZES)
 
 
 def test_an_outline_holds_no_weights_and_refuses_as_the_model_does(meta_file, tmp_path):

@@ -14,6 +14,7 @@ from kyvo_stand_ins import (
     load_script,
     refusal_of,
     tiny_model,
+    tiny_model_yaml,
     write_data,
     write_json,
 )
@@ -23,20 +24,15 @@ from kyvo.models import latest_checkpoint, load_released
 from kyvo.training import TrainingConfig
 
 RECIPE = load_script("full_finetune_single_device_3d")
-CONFIG = """
+CONFIG = (
+    """
 data_root: {root}
 output_dir: {root}/run
 vocabulary: mini
 codebook: ${{data_root}}/codebook.npy
-model:
-  _component_: kyvo.models.kyvo_model
-  num_layers: 2
-  num_heads: 4
-  num_kv_heads: 2
-  embed_dim: 32
-  intermediate_dim: 64
-  codebook_dim: 16
-  max_seq_len: 128
+"""
+    + tiny_model_yaml(max_seq_len=128)
+    + """
 dataset: &data
   _component_: kyvo.data.dataset.kyvo_dataset
   task: UNIFIED
@@ -66,6 +62,7 @@ log_every_n_steps: 3
 validate_every_n_steps: 4
 save_every_n_steps: 2
 """
+)
 # 12 samples, 2 a batch, 2 batches a step: 3 steps in each of 3 epochs.
 NUM_STEPS = 9
 TIMES = ("tokens_per_second", "samples_per_second", "seconds_left", "peak_gpu_gib")

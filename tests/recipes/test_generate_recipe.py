@@ -11,6 +11,7 @@ from kyvo_stand_ins import (
     mini_codec,
     refusal_of,
     tiny_model,
+    tiny_model_yaml,
     write_data,
     write_json,
 )
@@ -27,7 +28,8 @@ from kyvo.vocabulary import get_vocabulary
 
 COMMAND = load_script("generate_3d")
 IMAGE = get_vocabulary("mini").image
-CONFIG = """
+CONFIG = (
+    """
 data_root: {root}
 output_dir: {root}
 run_identifier: R
@@ -37,15 +39,9 @@ checkpoint: {root}/meta_model_9.pt
 vocabulary: mini
 scene_schema: clevr
 codebook: ${{data_root}}/codebook.npy
-model:
-  _component_: kyvo.models.kyvo_model
-  num_layers: 2
-  num_heads: 4
-  num_kv_heads: 2
-  embed_dim: 32
-  intermediate_dim: 64
-  codebook_dim: 16
-  max_seq_len: 256
+"""
+    + tiny_model_yaml()
+    + """
 dataset:
   _component_: kyvo.data.dataset.kyvo_dataset
   task: I+3+T-I+3
@@ -63,6 +59,7 @@ batch_size: 4
 device: cpu
 precision: fp32
 """
+)
 
 
 @pytest.fixture(scope="module")

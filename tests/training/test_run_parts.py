@@ -11,9 +11,9 @@ import torch
 
 from kyvo.config import Component
 from kyvo.data.batches import Batch
+from kyvo.devices import resolve_device
 from kyvo.errors import InputError
 from kyvo.files import folder_lock
-from kyvo.tensors import resolve_device
 from kyvo.training import (
     LossConfig,
     LossSums,

@@ -1,11 +1,13 @@
 """Preflight of training: every problem at once, and a plan that is true."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
-from kyvo_stand_ins import MINI_CODEBOOK, tiny_model, write_data, write_json
+from kyvo_stand_ins import MINI_CODEBOOK, TINY_SIZES, tiny_model, write_data, write_json
+from safetensors.torch import save_file
 
 import kyvo.files
 from kyvo.config import Component
@@ -14,16 +16,7 @@ from kyvo.models import num_parameters, released_state_dict
 from kyvo.training import LossConfig, TrainingConfig, build_model, plan_training
 from kyvo.training.memory import estimate_memory
 
-CPU = torch.device("cpu")
-SIZES = {
-    "num_layers": 2,
-    "num_heads": 4,
-    "num_kv_heads": 2,
-    "embed_dim": 32,
-    "intermediate_dim": 64,
-    "codebook_dim": 16,
-    "max_seq_len": 128,
-}
+SIZES = {**TINY_SIZES, "max_seq_len": 128}
 
 
 @pytest.fixture
@@ -57,12 +50,12 @@ def changed(component, **values):
 
 def refusal(config):
     with pytest.raises(InputError) as caught:
-        plan_training(config, CPU)
+        plan_training(config)
     return str(caught.value)
 
 
 def test_a_good_config_becomes_a_plan(config):
-    plan = plan_training(config, CPU)
+    plan = plan_training(config)
     model = tiny_model(max_seq_len=128)
     assert (plan.steps_per_epoch, plan.total_steps) == (3, 6)
     assert plan.num_parameters == num_parameters(model)
@@ -73,7 +66,7 @@ def test_a_good_config_becomes_a_plan(config):
     # Two kept checkpoints, the one being written, and the exported weights.
     assert plan.disk_bytes == 3 * (weights + plan.memory.optimizer) + weights
     assert plan.scenes.num_complete == plan.scenes.num_objects > 12
-    summary = plan.summary(CPU)
+    summary = plan.summary()
     assert "12 samples of " in summary
     assert "6 steps on cpu, 3 an epoch" in summary
 
@@ -88,13 +81,14 @@ def test_every_problem_is_told_at_once(config, tmp_path):
         optimizer=Component("torch.optim.AdamW", {"lr": -1.0}),
     )
     message = refusal(broken)
-    assert message.startswith("5 problems:")
+    assert message.startswith("6 problems:")
     for part in (
         "codebook: ",
         "image_source: none.json",
         "three_d_source: neither.json",
         "embed_dim 32 must be a multiple of num_heads 5",
         "torch.optim.AdamW: Invalid learning rate: -1.0",
+        f"Llama weights: {tmp_path}/llama: found neither",
     ):
         assert part in message
     assert not (tmp_path / "run").exists()
@@ -115,11 +109,21 @@ def test_weights_are_compared_by_name_and_shape(config, tmp_path):
     state = released_state_dict(tiny_model(max_seq_len=128))
     torch.save(state, tmp_path / "meta_model_9.pt")
     good = dataclasses.replace(config, checkpoint=tmp_path)
-    plan_training(good, CPU)
-    model = build_model(good, CPU)
+    plan_training(good)
+    model = build_model(good, torch.device("cpu"))
     assert torch.equal(model.output.weight, state["output.weight"])
     wider = dataclasses.replace(good, model=changed(config.model, intermediate_dim=96))
     assert "wrong shape: layers.0.mlp.w1.weight (64, 32), not (96, 32)" in refusal(wider)
+
+
+def test_a_trained_models_own_codebook_is_kept(config, tmp_path):
+    for name, save in (("a.pt", torch.save), ("a.safetensors", save_file)):
+        save(released_state_dict(tiny_model(max_seq_len=128)), tmp_path / name)
+        np.save(tmp_path / "other.npy", MINI_CODEBOOK[::-1].copy())
+        start = dataclasses.replace(config, checkpoint=tmp_path / name)
+        plan_training(start)
+        other = dataclasses.replace(start, codebook=tmp_path / "other.npy")
+        assert "is not the one that" in refusal(other)
 
 
 def test_scenes_of_another_schema_are_told(config, tmp_path):
@@ -134,32 +138,45 @@ def test_some_unreadable_scenes_are_counted(config, tmp_path):
     first[2], first[3] = first[3], first[2]
     write_json(tmp_path / "scenes.json", scenes)
     data = changed(config.dataset, three_d_source=str(tmp_path / "scenes.json"))
-    plan = plan_training(dataclasses.replace(config, dataset=data), CPU)
+    plan = plan_training(dataclasses.replace(config, dataset=data))
     assert plan.scenes.num_complete == plan.scenes.num_objects - 1
-    assert "some scenes of the data cannot be read back: 1 x" in plan.summary(CPU)
+    assert "some scenes of the data cannot be read back: 1 x" in plan.summary()
 
 
 def test_a_full_disk_is_told_and_a_resumed_runs_files_count(config, monkeypatch):
-    needed = plan_training(config, CPU).disk_bytes
+    needed = plan_training(config).disk_bytes
     free = type("Usage", (), {"free": needed - 1})
     monkeypatch.setattr(kyvo.files.shutil, "disk_usage", lambda _: free)
     assert "disk: " in refusal(config)
     folder = config.output_dir / "step_00000001"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"x")
-    plan_training(config, CPU)
+    plan_training(config)
+    shutil.rmtree(folder)
+    (config.output_dir / "meta_model_0.pt").write_bytes(b"x")
+    plan_training(config)
 
 
 def test_a_gpu_that_is_too_small_is_told(config, monkeypatch):
-    memory = plan_training(config, CPU).memory
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (memory.fixed - 1, 0))
+    memory = plan_training(config).memory
+    gpu = torch.device("cuda")
+    monkeypatch.setattr("kyvo.training.preflight.resolve_device", lambda _: gpu)
     # The optimizer is tried on the device, which this machine may not have.
     monkeypatch.setattr("kyvo.training.preflight._check_optimizer", lambda *_: None)
-    with pytest.raises(InputError, match="GPU memory: the run needs"):
-        plan_training(config, torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (memory.fixed - 1, 0))
+    assert "GPU memory: the run needs at least" in refusal(config)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (memory.fixed + 1, 0))
-    plan = plan_training(config, torch.device("cuda"))
-    assert "may not fit the GPU" in plan.summary(torch.device("cuda"))
+    assert "may not fit the GPU" in plan_training(config).summary()
+
+
+def test_logits_count_as_many_as_are_held_at_a_time(config):
+    model = tiny_model()
+    one = 1159 * (2 * 4 + 3 * 4)
+    for chunk, held in ((0, 50), (8, 8), (99, 50)):
+        changed_loss = dataclasses.replace(config, loss=LossConfig(head_chunk=chunk))
+        with_labels = estimate_memory(model, changed_loss, 7, 50).activations
+        without = estimate_memory(model, changed_loss, 7, 0).activations
+        assert with_labels - without == held * one
 
 
 def test_activations_are_what_autograd_keeps(config):
@@ -178,6 +195,5 @@ def test_activations_are_what_autograd_keeps(config):
         hidden_BLD = model.hidden(tokens_BL)
     counted = sum(size for pointer, size in saved.items() if pointer not in own)
     del hidden_BLD
-    none_labelled = dataclasses.replace(config, loss=LossConfig(head_chunk=1))
-    estimate = estimate_memory(model, none_labelled, tokens_BL.numel(), 0).activations
+    estimate = estimate_memory(model, config, tokens_BL.numel(), 0).activations
     assert counted / 1.6 < estimate < counted * 1.6

@@ -5,25 +5,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kyvo_stand_ins import MINI_CODEBOOK, load_script, refusal_of, tiny_model, write_data
+from kyvo_stand_ins import (
+    MINI_CODEBOOK,
+    load_script,
+    refusal_of,
+    tiny_model,
+    tiny_model_yaml,
+    write_data,
+)
 
 from kyvo.models import released_state_dict
 
 COMMAND = load_script("validate")
-MODEL = """
+MODEL = (
+    """
 data_root: {root}
 vocabulary: mini
 scene_schema: clevr
 codebook: {root}/codebook.npy
-model:
-  _component_: kyvo.models.kyvo_model
-  num_layers: 2
-  num_heads: 4
-  num_kv_heads: 2
-  embed_dim: 32
-  intermediate_dim: 64
-  codebook_dim: 16
-  max_seq_len: 256
+"""
+    + tiny_model_yaml()
+    + """
 dataset:
   _component_: kyvo.data.dataset.kyvo_dataset
   task: I-3
@@ -33,6 +35,7 @@ dataset:
 device: cpu
 precision: fp32
 """
+)
 TRAIN = "base: model.yaml\noutput_dir: {root}/run\noptimizer: {{_component_: torch.optim.AdamW}}\n"
 EVAL = """
 base: model.yaml
@@ -60,7 +63,7 @@ def test_good_configs_of_every_kind(root: Path, capsys: pytest.CaptureFixture[st
     COMMAND.main([f"{root}/train.yaml", f"{root}/eval.yaml", "seed=3"])
     printed = capsys.readouterr().out
     assert f"{root}/train.yaml: good\n12 samples of " in printed
-    assert f"{root}/eval.yaml: good\n12 of 12 samples" in printed
+    assert f"{root}/eval.yaml: good\nR: 12 of 12 samples" in printed
     assert {p for p in root.rglob("*") if ".kyvo-cache" not in p.parts} <= set(before)
 
 

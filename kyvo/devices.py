@@ -1,0 +1,33 @@
+"""Where tensors live, and whether there is room."""
+
+import torch
+
+from kyvo.errors import InputError
+from kyvo.files import format_bytes
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto``: the GPU if there is one. InputError if CUDA is asked for and absent."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("device: cuda, but no CUDA device is visible. Use device=cpu or auto.")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes free on a GPU; None for other devices."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def check_memory(device: torch.device, needed: int, remedy: str) -> None:
+    """Refuse a run that needs more bytes than its GPU has free.
+
+    Raises:
+        InputError: naming both figures and the remedy.
+    """
+    free = free_memory(device)
+    if free is not None and needed > free:
+        raise InputError(
+            f"GPU memory: the run needs at least {format_bytes(needed)}, but {format_bytes(free)} "
+            f"are free. {remedy}"
+        )
