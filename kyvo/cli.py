@@ -1,6 +1,8 @@
 """What every command shares: one clear line on bad input, the right exit status, overrides."""
 
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,11 +13,23 @@ OVERRIDES_HELP = "key=value, anywhere, changes the configs: num_samples=100 devi
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Run ``main(argv)`` as a command: exit 1 with the message on InputError, 130 on Ctrl-C."""
+    """Run ``main(argv)`` as a command.
+
+    Exit 1 with the message on InputError and on an error of the file system, 130 on Ctrl-C.
+    """
     try:
         main(sys.argv[1:])
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        # Whoever read the output has left; so that the interpreter does not complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        reason = f"{place}{error.strerror or error}"
+        print(f"error: {reason}. Check the path, its permissions and the disk.", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

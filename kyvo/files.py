@@ -40,6 +40,14 @@ def require_file(path: Path | str, purpose: str) -> Path:
     return path
 
 
+def require_folder(path: Path, purpose: str, remedy: str) -> Path:
+    """Return ``path`` if it is an existing folder, else raise InputError naming ``purpose``."""
+    if not path.is_dir():
+        found = "it is a file" if path.exists() else "no such folder"
+        raise InputError(f"{purpose}: {path}: {found}. {remedy}.")
+    return path
+
+
 def is_lfs_pointer(path: Path) -> bool:
     """Whether the file is what git stores in place of a large file kept by git-lfs."""
     if path.stat().st_size >= LFS_POINTER_MAX_BYTES:
@@ -123,6 +131,10 @@ def check_free_space(folder: Path, needed: int, purpose: str) -> None:
         InputError: naming both figures.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(
+            f"{purpose}: {folder}: {existing} is no folder that can be written. Choose another."
+        )
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise InputError(

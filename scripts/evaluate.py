@@ -32,11 +32,12 @@ def main(argv: Sequence[str]) -> None:
         "--checkpoint",
         type=Path,
         nargs="+",
+        action="extend",
         default=[],
         help="runs' folders, checkpoint folders or files, one column each; not given: every task "
         "takes the checkpoint of its own config",
     )
-    add("--only", nargs="+", default=[], help="rows to measure, by words of their task and data")
+    add("--only", nargs="+", action="extend", default=[], help="rows, by words of task and data")
     add("--output", type=Path, default=Path("checkpoints/evaluation"), help="folder of the report")
     arguments = parser.parse_args(argv)
     results = evaluate(

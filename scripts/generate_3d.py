@@ -19,7 +19,9 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], epilog=kyvo.cli.OVERRIDES_HELP
     )
-    parser.add_argument("--config", nargs="+", required=True, help="yaml files of the runs")
+    parser.add_argument(
+        "--config", nargs="+", action="extend", required=True, help="yaml files of the runs"
+    )
     plans = plan_generations((path, overrides) for path in parser.parse_args(argv).config)
     for plan in plans:
         print(plan.summary())

@@ -1,5 +1,7 @@
 """What a command does with errors: one line and the right exit status."""
 
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +20,16 @@ from kyvo.errors import InputError, MissingDependencyError
             1,
             "error: the report needs the package 'matplotlib', which is not installed. "
             'Install it with: pip install "kyvo[report]"\n',
+        ),
+        (
+            FileExistsError(17, "File exists", "runs/x"),
+            1,
+            "error: runs/x: File exists. Check the path, its permissions and the disk.\n",
+        ),
+        (
+            OSError(28, "No space left on device"),
+            1,
+            "error: No space left on device. Check the path, its permissions and the disk.\n",
         ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
@@ -55,3 +67,16 @@ def test_overrides_may_stand_anywhere() -> None:
     rest, overrides = kyvo.cli.split_overrides(argv)
     assert rest == ["--config", "x.yaml", "runs/lr=1/y.yaml", "--tau=0.05"]
     assert overrides == ["batch_size=4", "model.x=[1]", "note=" + "x" * 300]
+
+
+def test_a_reader_that_leaves_early_is_no_fault() -> None:
+    code = (
+        "import kyvo.cli\n"
+        "def main(argv):\n"
+        "    for i in range(100000): print(i)\n"
+        "kyvo.cli.run(main)\n"
+    )
+    command = f"{sys.executable} -c '{code}' | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout == f"0\n{128 + signal.SIGPIPE}\n"
+    assert done.stderr == ""

@@ -263,5 +263,8 @@ def test_byte_counts_in_a_readable_unit(count: int, text: str) -> None:
 def test_a_disk_without_room_is_told_with_both_figures(tmp_path: Path) -> None:
     check_free_space(tmp_path / "not/yet/there", 1, "checkpoints")
     assert not (tmp_path / "not").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file is no folder that can be written"):
+        check_free_space(tmp_path / "file/x", 1, "checkpoints")
     with pytest.raises(InputError, match=r"checkpoints: .*needs 1073741824.0 GiB, but .* are free"):
         check_free_space(tmp_path, 1 << 60, "checkpoints")

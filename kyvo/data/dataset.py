@@ -18,7 +18,7 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
     """Samples of one task, or of several of which each sample draws one anew every epoch.
 
     Item i is (key, sample). Samples are the keys present in every file that the tasks read, in
-    sorted order.
+    sorted order; ``left_out`` says, a line a file, how many others there are.
     """
 
     def __init__(
@@ -30,7 +30,14 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
     ) -> None:
         self.builders = tuple(builders)
         self.stores = stores
-        self.keys = common_keys(list(stores.values()))[:max_samples]
+        shared = common_keys(list(stores.values()))
+        self.left_out = [
+            f"{segment.source_name}: {len(store) - len(shared)} of {len(store)} keys are not in "
+            "every file: left out"
+            for segment, store in stores.items()
+            if len(store) > len(shared)
+        ]
+        self.keys = shared[:max_samples]
         self._rows = {s: np.searchsorted(store.keys, self.keys) for s, store in stores.items()}
         self._seed = seed
         self.set_epoch(0)

@@ -6,6 +6,7 @@ from kyvo.scenes import ParseReport, SceneCodec
 from kyvo.sequences import Segment
 
 _NUM_SCENES = 100
+DATA_REMEDY = "Fetch the released data set with scripts/download_data.py, or set data_root"
 
 
 def check_scenes(dataset: KyvoDataset, codec: SceneCodec) -> ParseReport:

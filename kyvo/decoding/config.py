@@ -9,6 +9,8 @@ from kyvo.decoding.sampling import GREEDY, Sampling
 from kyvo.scenes import get_schema
 from kyvo.vocabulary import get_vocabulary
 
+_LEAST = {"max_new_tokens": 1, "batch_size": 1, "num_samples": 1, "first_sample": 0}
+
 
 @dataclass(frozen=True)
 class GenerationConfig:
@@ -40,8 +42,9 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         get_vocabulary(self.vocabulary)
         get_schema(self.scene_schema)
-        for name in ("max_new_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected 1 or more, found {getattr(self, name)}")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}: expected {least} or more, found {value}")
         if "/" in self.run_identifier or self.run_identifier in ("", ".", ".."):
             raise ValueError(f"run_identifier: {self.run_identifier!r} cannot be a folder name")

@@ -13,12 +13,13 @@ import torch
 
 from kyvo.config import load_config
 from kyvo.data.dataset import KyvoDataset
+from kyvo.data.inspection import DATA_REMEDY, check_scenes
 from kyvo.decoding.config import GenerationConfig
 from kyvo.decoding.outputs import OutputReader
-from kyvo.decoding.results import ResultFiles
+from kyvo.decoding.results import ResultFiles, check_log
 from kyvo.devices import check_memory, resolve_device
 from kyvo.errors import InputError, Problems
-from kyvo.files import check_free_space, format_bytes
+from kyvo.files import check_free_space, file_hash, format_bytes, require_folder
 from kyvo.images.codebook import load_codebook
 from kyvo.models import (
     KyvoModel,
@@ -78,6 +79,31 @@ class GenerationPlan:
             self.codebook,
         )
 
+    @property
+    def log_path(self) -> Path:
+        """Where generated ids are written as they come."""
+        return self.files.three_d_folder / "results.jsonl"
+
+    @cached_property
+    def description(self) -> dict[str, object]:
+        """What results must share to stand in one log; files by their content."""
+        config = self.config
+        untrained = f"random, seed {config.seed}"
+        stores = {s.source_name: file_hash(store.path) for s, store in self.dataset.stores.items()}
+        return {
+            "weights": file_hash(self.weights) if self.weights else untrained,
+            "model": f"{config.model.path} {dict(config.model.arguments)}",
+            "vocabulary": config.vocabulary,
+            "codebook": file_hash(config.codebook),
+            "data": stores,
+            "task": self.reader.task.name,
+            "centre_first": self.reader.centre_first,
+            "max_new_tokens": config.max_new_tokens,
+            "sampling": str(config.sampling),
+            "constrained": config.constrained,
+            "precision": config.precision,
+        }
+
     @cached_property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt."""
@@ -111,6 +137,7 @@ class GenerationPlan:
             [
                 f"{self.config.run_identifier}: {len(self.indices)} of {len(self.dataset)} "
                 f"samples, prompts of up to {self.longest_prompt} tokens",
+                *self.dataset.left_out,
                 f"{num_parameters(self.model):,} weights: {weights}",
                 f"memory: about {format_bytes(self.memory_bytes)}",
                 f"disk: about {format_bytes(self.files.size(len(self.indices)))}",
@@ -147,6 +174,7 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
     """
     vocabulary = get_vocabulary(config.vocabulary)
     problems = Problems()
+    problems.attempt(require_folder, config.data_root, "data_root", DATA_REMEDY)
     device = problems.attempt(resolve_device, config.device)
     dataset = problems.attempt(_build_dataset, config, vocabulary)
     indices = problems.attempt(_wanted, config, dataset)
@@ -170,6 +198,8 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
     codec = SceneCodec(get_schema(config.scene_schema), vocabulary, tokenizer)
     plan = GenerationPlan(config, device, dataset, indices, codec, codebook, model, weights)
     problems.attempt(plan.files.check_names, indices)
+    problems.attempt(check_scenes, dataset, codec)
+    problems.attempt(check_log, plan.log_path, plan.description)
     problems.attempt(_check_prompts, plan)
     problems.attempt(check_free_space, plan.files.image_folder, plan.missing_bytes, "disk")
     problems.attempt(check_memory, device, plan.memory_bytes, "Lower batch_size or max_new_tokens.")

@@ -5,7 +5,7 @@ samples it lacks. The files that the metric scripts read are made from it at the
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,25 +28,21 @@ _BYTES_OF_TEXT = 8192
 class ResultsLog:
     """The append-only log of generated ids, one JSON line per sample."""
 
-    def __init__(self, path: Path, run: dict[str, Any]) -> None:
-        """Open or create the log; ``run`` describes what makes results comparable.
+    def __init__(self, path: Path, run: Mapping[str, Any], keys: np.ndarray) -> None:
+        """Open or create the log.
+
+        Args:
+            run: describes what makes results comparable.
+            keys: of the data set's samples, which the log's lines must have too.
 
         Raises:
-            InputError: the log was written by a run with other settings.
+            InputError: the log was written by a run with other settings or data, or is damaged.
         """
+        lines = check_log(path, run)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._done: dict[int, np.ndarray] = {}
-        lines = _whole_lines(path)
-        if lines and lines[0] != run:
-            changed = [k for k in run if lines[0].get(k) != run[k]]
-            raise InputError(
-                f"results: {path} was made with another setup ({', '.join(changed)} changed). "
-                "Choose another run_identifier or delete that folder."
-            )
-        for line in lines[1:]:
-            self._done[line["index"]] = np.array(line["ids"], dtype=np.int64)
+        self._done = dict(_read_entry(line, keys, path) for line in lines[1:])
         temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(b"".join(orjson.dumps(x) + b"\n" for x in (lines or [run])))
+        temporary.write_bytes(b"".join(orjson.dumps(x) + b"\n" for x in (lines or [dict(run)])))
         os.replace(temporary, path)
         self._stream = path.open("ab")
 
@@ -68,7 +64,25 @@ class ResultsLog:
         self._stream.close()
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
+def check_log(path: Path, run: Mapping[str, Any]) -> list[Any]:
+    """The lines of a log; InputError, with both values, if another setup wrote it."""
+    lines = _whole_lines(path)
+    found = lines[0] if lines and isinstance(lines[0], dict) else {}
+    changed = [
+        f"{key}: then {found.get(key)!r}, now {value!r}"
+        for key, value in run.items()
+        if lines and found.get(key) != value
+    ]
+    if changed:
+        raise InputError(
+            f"results: {path} was made with another setup:\n    "
+            + "\n    ".join(changed)
+            + "\n    Choose another run_identifier, or delete that folder."
+        )
+    return lines
+
+
+def _whole_lines(path: Path) -> list[Any]:
     """Parsed lines; a last line that a crash cut off is left out."""
     if not path.is_file():
         return []
@@ -77,6 +91,24 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
         return [orjson.loads(line) for line in lines]
     except orjson.JSONDecodeError as error:
         raise InputError(f"results: {path}: damaged: {error}. Delete it and run again.") from None
+
+
+def _read_entry(line: Any, keys: np.ndarray, path: Path) -> tuple[int, np.ndarray]:
+    """Index and ids of one line."""
+    try:
+        index, key, ids = line["index"], line["key"], np.array(line["ids"])
+        if (
+            keys[index].decode() == key
+            and ids.ndim == 1
+            and (not ids.size or ids.dtype == np.int64)
+        ):
+            return int(index), ids.astype(np.int64)
+    except (TypeError, KeyError, IndexError, ValueError):
+        pass
+    raise InputError(
+        f"results: {path}: the line {str(line)[:80]} is none of this data set. Delete the file "
+        "and run again."
+    )
 
 
 @dataclass(frozen=True)
@@ -96,9 +128,13 @@ class ResultFiles:
         Raises:
             InputError: naming the file.
         """
-        if any(segment.modality == "image" for segment in self.reader.task.outputs):
+        if self._writes_images:
             for index in indices:
                 self._image_path("ground_truth", index)
+
+    @property
+    def _writes_images(self) -> bool:
+        return any(segment.modality == "image" for segment in self.reader.task.outputs)
 
     def image_paths(self, indices: Sequence[int]) -> set[Path]:
         """Where the generated and the true image codes of ``indices`` go."""
@@ -125,6 +161,9 @@ class ResultFiles:
                 answers.append(self._entry(index, "predicted", answer=output.answer))
             if output.codes is not None:
                 self._write_image("generated", index, output.codes)
+            elif self._writes_images:
+                # Of an earlier run, perhaps: it must not pass for this one's.
+                self._image_path("generated", index).unlink(missing_ok=True)
         if predicted:
             self._write_scenes("predicted", predicted)
         if answers:

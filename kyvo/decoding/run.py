@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from kyvo.data.dataset import KyvoDataset
 from kyvo.decoding.generation import Generator
 from kyvo.decoding.preflight import GenerationPlan
 from kyvo.decoding.results import ResultsLog
-from kyvo.files import file_identity, folder_lock
+from kyvo.files import folder_lock
 from kyvo.grammar import output_automaton
 from kyvo.models import KyvoModel, load_released, resolve_dtype
 from kyvo.scenes import ParseReport
@@ -79,7 +78,7 @@ def load_model(plan: GenerationPlan) -> KyvoModel:
 
 def _run(plan: GenerationPlan, model: KyvoModel) -> GenerationSummary:
     config, reader = plan.config, plan.reader
-    log = ResultsLog(plan.files.three_d_folder / "results.jsonl", _description(plan))
+    log = ResultsLog(plan.log_path, plan.description, plan.dataset.keys)
     missing = [index for index in plan.indices if index not in log.done]
     automaton = None
     if config.constrained:
@@ -94,7 +93,7 @@ def _run(plan: GenerationPlan, model: KyvoModel) -> GenerationSummary:
     )
     begun = time.perf_counter()
     try:
-        tokens = _generate(generator, plan.dataset, missing, log)
+        tokens = _generate(generator, plan, missing, log)
     finally:
         log.close()
     seconds = time.perf_counter() - begun
@@ -102,39 +101,20 @@ def _run(plan: GenerationPlan, model: KyvoModel) -> GenerationSummary:
     return GenerationSummary(len(plan.indices), len(missing), tokens, seconds, report)
 
 
-def _weights_identity(plan: GenerationPlan) -> str:
-    return file_identity(plan.weights) if plan.weights else f"untrained, seed {plan.config.seed}"
-
-
 def _model_identity(plan: GenerationPlan) -> tuple[str, ...]:
     """Equal for plans that can share a loaded model."""
-    config = plan.config
-    parts = (_weights_identity(plan), config.model, config.vocabulary, config.codebook)
-    return (*map(str, parts), config.precision, str(plan.device))
-
-
-def _description(plan: GenerationPlan) -> dict[str, object]:
-    """What results must share to stand in one log."""
-    config = plan.config
-    return {
-        "weights": _weights_identity(plan),
-        "model": f"{config.model.path} {dict(config.model.arguments)}",
-        "vocabulary": config.vocabulary,
-        "dataset": {k: str(v) for k, v in config.dataset.arguments.items()},
-        "max_new_tokens": config.max_new_tokens,
-        "sampling": str(config.sampling),
-        "constrained": config.constrained,
-        "precision": config.precision,
-    }
+    parts = ("weights", "model", "vocabulary", "codebook", "precision")
+    return (*(str(plan.description[part]) for part in parts), str(plan.device))
 
 
 def _generate(
-    generator: Generator, dataset: KyvoDataset, missing: list[int], log: ResultsLog
+    generator: Generator, plan: GenerationPlan, missing: list[int], log: ResultsLog
 ) -> int:
+    dataset, name = plan.dataset, plan.config.run_identifier
     samples = [dataset[i][1] for i in missing]
     prompts = [sample.tokens[: sample.prompt_length] for sample in samples]
     tokens = 0
-    with tqdm(total=len(missing), unit="sample", disable=None) as progress:
+    with tqdm(total=len(missing), desc=name, unit="sample", disable=None) as progress:
         for place, ids in generator.generate(prompts, missing):
             index = missing[place]
             log.add(index, dataset.keys[index].decode(), ids)

@@ -101,6 +101,8 @@ def _measure_scenes(plan: GenerationPlan, row: Row, result: Measurement) -> None
     scores = score_scenes(load_evaluation(predictions, truth, schema, keys=keys))
     scores.write(folder)
     result.figures["jaccard"] = scores.mean
+    if scores.num_missing:
+        result.figures["jaccard_predicted"] = scores.predicted_mean
     result.figures |= {f"jaccard@{tau.tau:g}": tau.jaccard for tau in scores.taus}
     result.compared_with["jaccard"] = str(truth)
     result.notes += scores.evaluation.notes
@@ -108,7 +110,9 @@ def _measure_scenes(plan: GenerationPlan, row: Row, result: Measurement) -> None
         if baseline.predictions is not None:
             path = plan.config.data_root / baseline.predictions
             found = load_evaluation(path, truth, schema, baseline.method, keys=keys)
-            result.baselines[baseline.name] = {"jaccard": score_scenes(found).mean}
+            scores = score_scenes(found)
+            figures = {"jaccard": scores.mean, "jaccard_predicted": scores.predicted_mean}
+            result.baselines[baseline.name] = figures
 
 
 def _measure_answers(plan: GenerationPlan, result: Measurement) -> None:
@@ -134,16 +138,15 @@ def _measure_images(plan: GenerationPlan, row: Row, vqgan: Path, result: Measure
     generated = [file for file in files if file.kind == "generated"]
     result.figures["images_read"] = len(generated) / len(plan.indices)
     result.compared_with["ssim"] = str(truth)
-    if generated:
-        scores = score_images(output / "GENERATED", truth)
-        scores.write(output)
-        result.figures |= _similarity(scores)
+    if not generated:
+        return
+    scores = score_images(output / "GENERATED", truth)
+    scores.write(output)
+    result.figures |= {"ssim": scores.ssim, "l2": scores.l2}
     if row.images is not None:
-        result.baselines[TOKENIZER] = _similarity(score_images(output / "GROUNDTRUTH", truth))
-
-
-def _similarity(scores: ImageScores) -> dict[str, float]:
-    return {"ssim": scores.ssim, "l2": scores.l2}
+        tokenizer = score_images(output / "GROUNDTRUTH", truth)
+        same = ImageScores({name: tokenizer.pairs[name] for name in scores.pairs}, 0)
+        result.baselines[TOKENIZER] = {"ssim": same.ssim, "l2": same.l2}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -5,19 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kyvo.evaluation.measure import Measurement, Result
+from kyvo.evaluation.table import METRICS
 from kyvo.files import atomic_file, write_json
 
-# Metric: how it is called, how it is written.
-_METRICS = {
-    "jaccard": ("Jaccard, mean over tau", "{:.4f}"),
-    "accuracy": ("accuracy", "{:.4f}"),
-    "ssim": ("SSIM", "{:.4f}"),
-    "l2": ("L2", "{:.5f}"),
-}
-_OTHER_FIGURES = {
+_SHARES = {
     "objects_read": ("objects read whole", "{:.4f}"),
     "images_read": ("images read", "{:.4f}"),
 }
+_OF_IMAGES, _OF_SCENES = ("ssim", "l2"), ("jaccard", "jaccard_predicted")
 
 
 def write_report(results: Sequence[Result], output: Path) -> None:
@@ -31,18 +26,41 @@ def write_report(results: Sequence[Result], output: Path) -> None:
 def main_table(results: Sequence[Result]) -> str:
     """The paper's table: one line a metric, the paper's figure and baselines beside ours."""
     checkpoints = list(results[0].measurements)
-    lines = [["task", "data", "metric", *checkpoints, "paper", "others"]]
+    lines = [["task", "data", "metric", "samples", *checkpoints, "paper", "others"]]
     for result in results:
         row, metrics = result.row, _measured(result)
         if not metrics:
             lines.append([row.task, row.data, "not measured yet", *("" for _ in lines[0][3:])])
         for metric in metrics:
-            title, form = _METRICS[metric]
-            figures = [_form(form, result.figure(name, metric)) for name in checkpoints]
-            paper = _form(form, row.paper.get(metric))
+            cells = [_cell(result, name, metric) for name in checkpoints]
+            paper = _form(METRICS[metric][1], row.paper.get(metric))
             others = _others(result, metric, is_first=metric == metrics[0])
-            lines.append([row.task, row.data, title, *figures, paper, others])
+            title = _title(result, metric)
+            lines.append([row.task, row.data, title, _samples(result), *cells, paper, others])
     return _markdown(lines)
+
+
+def _title(result: Result, metric: str) -> str:
+    """The metric, and what it compares with where that is not the original."""
+    is_decoded = metric in _OF_IMAGES and result.row.images is None
+    is_tokenised = metric in _OF_SCENES and result.row.scenes is None
+    against = " (to the decoded truth)" * is_decoded + " (to the tokenised truth)" * is_tokenised
+    return METRICS[metric][0] + against
+
+
+def _samples(result: Result) -> str:
+    runs = next(iter(result.measurements.values()))
+    done, there = sum(run.num_samples for run in runs), sum(run.num_available for run in runs)
+    return f"{done}" if done == there else f"{done} of {there}"
+
+
+def _cell(result: Result, checkpoint: str, metric: str) -> str:
+    """A figure; of images it says how many could be scored, if not all."""
+    text = _form(METRICS[metric][1], result.figure(checkpoint, metric))
+    runs = result.measurements[checkpoint]
+    num = sum(run.num_samples for run in runs)
+    read = round(sum(run.figures.get("images_read", 1) * run.num_samples for run in runs))
+    return f"{text} ({read} of {num} images)" if metric in _OF_IMAGES and read < num else text
 
 
 def _details(results: Sequence[Result]) -> str:
@@ -58,7 +76,7 @@ def _details(results: Sequence[Result]) -> str:
 
 def _runs_table(runs: Sequence[Measurement]) -> str:
     metrics = list(dict.fromkeys(metric for run in runs for metric in run.figures))
-    known = {metric: (metric, "{:.4f}") for metric in metrics} | _OTHER_FIGURES | _METRICS
+    known = {metric: (metric, "{:.4f}") for metric in metrics} | _SHARES | METRICS
     lines = [["run", "samples", *(known[metric][0] for metric in metrics)]]
     for run in runs:
         figures = [_form(known[metric][1], run.figures.get(metric)) for metric in metrics]
@@ -74,14 +92,18 @@ def _notes(run: Measurement) -> str:
 
 
 def _measured(result: Result) -> list[str]:
-    return [metric for metric in _METRICS if any(metric in r.figures for r in result.all_runs)]
+    """Metrics of the row, in the table's order."""
+    seen = {metric for run in result.all_runs for metric in run.figures}
+    if "images_read" in seen:
+        seen |= set(_OF_IMAGES)
+    return [metric for metric in METRICS if metric in seen]
 
 
 def _others(result: Result, metric: str, is_first: bool) -> str:
     """Baselines: as measured here where that was possible, and as published."""
     measured = {name for run in result.all_runs for name in run.baselines}
     published = {b.name: b.figure for b in result.row.baselines} if is_first else {}
-    form = _METRICS[metric][1]
+    form = METRICS[metric][1]
     parts = []
     for name in [*published, *sorted(measured - published.keys())]:
         here, paper = result.baseline(name, metric), published.get(name)
@@ -109,7 +131,7 @@ def _as_json(result: Result) -> dict[str, object]:
         "paper": row.paper,
         "published_baselines": {b.name: b.figure for b in row.baselines if b.figure is not None},
         "figures": {
-            checkpoint: {metric: result.figure(checkpoint, metric) for metric in _METRICS}
+            checkpoint: {metric: result.figure(checkpoint, metric) for metric in METRICS}
             for checkpoint in result.measurements
         },
         "runs": {

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 from kyvo.decoding import plan_generations, run_generations
 from kyvo.errors import InputError
 from kyvo.evaluation.measure import Result, measure
 from kyvo.evaluation.report import write_report
 from kyvo.evaluation.table import check_rows, choose_rows, load_table
+from kyvo.files import check_free_space
 
 OWN = "here"
 """Name of the column where every config brings its own checkpoint."""
@@ -35,6 +38,7 @@ def evaluate(
     """
     rows = choose_rows(load_table(table), only)
     labels = _labels(checkpoints)
+    check_free_space(output, 0, "report")
     results = [Result(row, {label: [] for label in labels}) for row in rows]
     jobs = [
         (label, result, config)
@@ -50,6 +54,7 @@ def evaluate(
     for (label, result, _), (plan, summary) in zip(jobs, run_generations(plans), strict=True):
         result.measurements[label].append(measure(plan, summary, result.row))
         write_report(results, output)
+        tqdm.write(f"{plan.config.run_identifier}: {summary}")
     return results
 
 
@@ -62,7 +67,7 @@ def _labels(checkpoints: Sequence[Path]) -> dict[str, Path | None]:
     if not checkpoints:
         return {OWN: None}
     paths = [path.resolve() for path in checkpoints]
-    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+    for depth in range(2, max(len(path.parts) for path in paths) + 1):
         names = ["_".join(path.parts[-depth:]).replace("/", "") for path in paths]
         if len(set(names)) == len(names):
             return dict(zip(names, checkpoints, strict=True))

@@ -5,10 +5,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kyvo.config import load_config
+from kyvo.config import load_config, suggest
 from kyvo.decoding import GenerationPlan, plan_generations
 from kyvo.errors import InputError, Problems
 from kyvo.images.embedding_files import find_vqgan
+
+# Metric: how it is called, how it is written.
+METRICS = {
+    "jaccard": ("Jaccard, mean over tau", "{:.4f}"),
+    "jaccard_predicted": ("Jaccard, of scenes with a prediction", "{:.4f}"),
+    "accuracy": ("accuracy", "{:.4f}"),
+    "ssim": ("SSIM", "{:.4f}"),
+    "l2": ("L2", "{:.5f}"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,8 @@ class Row:
     def __post_init__(self) -> None:
         if not self.configs:
             raise ValueError(f"row {self.name!r} names no configs")
+        for metric in self.paper.keys() - METRICS.keys():
+            raise ValueError(f"paper: no metric {metric!r}; {suggest(metric, list(METRICS))}")
 
     @property
     def name(self) -> str:
@@ -77,6 +88,10 @@ class Table:
     """All rows."""
 
     rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise ValueError("rows: expected one or more")
 
 
 def load_table(path: Path) -> list[Row]:

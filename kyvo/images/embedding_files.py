@@ -83,7 +83,13 @@ def decode_embeddings(
     device: str = "cpu",
     batch_size: int = 32,
 ) -> int:
-    """Decode every file into its picture under ``output``; the number of pictures."""
+    """Decode every file into its picture under ``output``; the number of pictures.
+
+    Raises:
+        InputError: a file is not of this VQGAN, or ``batch_size`` is less than 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected 1 or more, found {batch_size}.")
     model = model.eval().to(device)
     starts = range(0, len(files), batch_size)
     for start in tqdm(starts, desc="decoding", unit="batch", disable=None):

@@ -106,7 +106,7 @@ def score_images(generated_folder: Path | str, groundtruth_folder: Path | str) -
         )
     pairs = {
         name: image_similarity(read_grey(path), read_grey(groundtruth[name]))
-        for name, path in tqdm(generated.items(), desc="images", unit="image")
+        for name, path in tqdm(generated.items(), desc="images", unit="image", disable=None)
     }
     return ImageScores(pairs, len(groundtruth) - len(generated))
 

@@ -74,10 +74,19 @@ class JaccardScores:
         """Mean of the Jaccard index over the taus: with ``PAPER_TAUS`` the paper's figure."""
         return fmean(scores.jaccard for scores in self.taus)
 
+    @property
+    def num_missing(self) -> int:
+        """Scenes without a prediction."""
+        return sum(pair.predicted is None for pair in self.evaluation.pairs)
+
+    @property
+    def predicted_mean(self) -> float:
+        """``mean`` over the scenes that have a prediction: what the released code reports."""
+        return fmean(scores.predicted_jaccard for scores in self.taus)
+
     def summary(self) -> str:
         """The figures as lines of text."""
-        pairs = self.evaluation.pairs
-        missing = sum(pair.predicted is None for pair in pairs)
+        pairs, missing = self.evaluation.pairs, self.num_missing
         lines = [f"{len(pairs)} scenes scored by the rule of {self.evaluation.dataset}"]
         lines += self.evaluation.notes
         if missing:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kyvo.errors import InputError
+
 SceneObject = Mapping[str, Any]
 
 
@@ -91,7 +93,13 @@ class Matches:
 
 
 def objectron_rule(dimension_tau: float = 0.05) -> MatchingRule:
-    """Objectron's rule; ``dimension_tau`` bounds the mean absolute error of the dimensions."""
+    """Objectron's rule; ``dimension_tau`` bounds the mean absolute error of the dimensions.
+
+    Raises:
+        InputError: ``dimension_tau`` is negative or not finite.
+    """
+    if not 0 <= dimension_tau < math.inf:
+        raise InputError(f"dimension_tau: expected 0 or more metres, found {dimension_tau}.")
     return MatchingRule(
         words=("category",),
         numbers=(("center_cam", 3), ("dimensions", 3)),

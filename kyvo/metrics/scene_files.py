@@ -188,7 +188,7 @@ def _pair_with_folder(
     pairs = []
     paths = set()
     predicted = read_predicted_scenes(predictions_file)
-    for key, objects in tqdm(predicted.items(), desc="scenes", unit="scene"):
+    for key, objects in tqdm(predicted.items(), desc="scenes", unit="scene", disable=None):
         path = root / layout.path_of(key, f"predictions: {predictions_file}")
         paths.add(path)
         pairs.append(ScenePair(key, objects, _read_scene(path, layout, rule)))

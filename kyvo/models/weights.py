@@ -119,7 +119,8 @@ def check_codebook(
     # A model trained in bfloat16 holds a rounded codebook.
     if own is None or own.shape != expected:
         return  # told where names and shapes are compared
-    if not np.allclose(own.float().numpy(), codebook, 1e-2, 1e-2):
+    rounding = 2**-8
+    if not np.allclose(own.float().numpy(), codebook, rtol=rounding, atol=0):
         raise InputError(
             f"codebook: {path} is not the one that {weights} was trained with. "
             "Give the codebook of the same VQGAN."

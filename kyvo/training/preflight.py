@@ -13,10 +13,10 @@ from torch import nn
 
 from kyvo.data.batches import Batch, LossWeighting, collate
 from kyvo.data.dataset import KyvoDataset
-from kyvo.data.inspection import check_scenes
+from kyvo.data.inspection import DATA_REMEDY, check_scenes
 from kyvo.devices import check_memory, free_memory, resolve_device
 from kyvo.errors import Problems
-from kyvo.files import check_free_space, format_bytes
+from kyvo.files import check_free_space, format_bytes, require_folder
 from kyvo.images.codebook import load_codebook
 from kyvo.models import KyvoModel, check_codebook, num_parameters, outline
 from kyvo.scenes import ParseReport, SceneCodec, get_schema
@@ -53,6 +53,7 @@ class TrainingPlan:
         held_out = f", {len(self.validation)} held out" if self.validation else ""
         lines = [
             f"{len(self.dataset)} samples of {lengths.min()} to {lengths.max()} tokens{held_out}",
+            *self.dataset.left_out,
             f"{self.num_parameters:,} weights, {self.num_trained:,} of them trained",
             f"{self.total_steps} steps on {self.device}, {self.steps_per_epoch} an epoch",
             f"memory: about {self.memory}",
@@ -75,6 +76,7 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
     """
     vocabulary = get_vocabulary(config.vocabulary)
     problems = Problems()
+    problems.attempt(require_folder, config.data_root, "data_root", DATA_REMEDY)
     device = problems.attempt(resolve_device, config.device)
     dataset = problems.attempt(_build_dataset, config)
     validation = None

@@ -7,12 +7,13 @@ from kyvo.decoding import ResultsLog
 from kyvo.errors import InputError
 
 RUN = {"weights": "model.pt", "sampling": "greedy"}
+KEYS = np.array([f"key {i}".encode() for i in range(9)])
 SAMPLES = {0: [5, 6, 1], 7: [1], 3: [9, 9]}
 
 
 @pytest.fixture
 def path(tmp_path):
-    log = ResultsLog(tmp_path / "new" / "results.jsonl", RUN)
+    log = ResultsLog(tmp_path / "new" / "results.jsonl", RUN, KEYS)
     for index, ids in SAMPLES.items():
         log.add(index, f"key {index}", np.array(ids))
     log.close()
@@ -24,43 +25,71 @@ def contents(log):
 
 
 def test_samples_are_there_when_it_is_opened_again(path):
-    log = ResultsLog(path, RUN)
+    log = ResultsLog(path, RUN, KEYS)
     assert contents(log) == SAMPLES
     log.add(8, "key 8", np.array([4]))
     log.close()
-    assert contents(ResultsLog(path, RUN)) == SAMPLES | {8: [4]}
+    assert contents(ResultsLog(path, RUN, KEYS)) == SAMPLES | {8: [4]}
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 5))
 def test_a_cut_off_last_line_is_made_again(path, cut):
     path.write_bytes(path.read_bytes()[:-cut])
-    log = ResultsLog(path, RUN)
+    log = ResultsLog(path, RUN, KEYS)
     assert contents(log) == {0: SAMPLES[0], 7: SAMPLES[7]}
     log.add(3, "key 3", np.array(SAMPLES[3]))
     log.close()
-    assert contents(ResultsLog(path, RUN)) == SAMPLES
+    assert contents(ResultsLog(path, RUN, KEYS)) == SAMPLES
 
 
 def test_a_log_cut_off_in_its_first_line_starts_over(path):
     path.write_bytes(path.read_bytes()[:10])
-    assert contents(ResultsLog(path, RUN)) == {}
-    assert contents(ResultsLog(path, RUN)) == {}
+    assert contents(ResultsLog(path, RUN, KEYS)) == {}
+    assert contents(ResultsLog(path, RUN, KEYS)) == {}
 
 
 def test_samples_survive_without_closing(path):
-    log = ResultsLog(path, RUN)
+    log = ResultsLog(path, RUN, KEYS)
     log.add(8, "key 8", np.array([4]))
-    assert contents(ResultsLog(path, RUN))[8] == [4]
+    assert contents(ResultsLog(path, RUN, KEYS))[8] == [4]
 
 
 def test_other_settings_are_refused_by_name(path):
     before = path.read_bytes()
-    with pytest.raises(InputError, match="sampling changed"):
-        ResultsLog(path, RUN | {"sampling": "top_k"})
+    with pytest.raises(InputError, match="sampling: then 'greedy', now 'top_k'"):
+        ResultsLog(path, RUN | {"sampling": "top_k"}, KEYS)
     assert path.read_bytes() == before
 
 
 def test_damage_in_the_middle_is_refused(path):
     path.write_bytes(path.read_bytes().replace(b'"index":7', b'"index:7'))
     with pytest.raises(InputError, match="damaged"):
-        ResultsLog(path, RUN)
+        ResultsLog(path, RUN, KEYS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1]",
+        "1",
+        "null",
+        '{"index": 0}',
+        '{"index": 0, "key": "key 0", "ids": ["a"]}',
+        '{"index": 0, "key": "key 0", "ids": [[1]]}',
+        '{"index": 0, "key": "key 0", "ids": [1.5]}',
+        '{"index": 99, "key": "key 99", "ids": [1]}',
+        '{"index": "0", "key": "key 0", "ids": [1]}',
+        '{"index": 1, "key": "key 0", "ids": [1]}',
+    ],
+)
+def test_lines_of_other_data_are_refused(path, line):
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(InputError, match="none of this data set"):
+        ResultsLog(path, RUN, KEYS)
+
+
+@pytest.mark.parametrize("line", ["[1]", "{}", "7"])
+def test_a_log_of_something_else_is_refused(path, line):
+    path.write_text(line + "\n")
+    with pytest.raises(InputError, match="made with another setup"):
+        ResultsLog(path, RUN, KEYS)

@@ -172,7 +172,7 @@ def test_the_table_sets_the_papers_figures_beside(root, rows):
     text = (root / "report/evaluation.md").read_text()
     jaccard = figures(rows, "recognition")["jaccard"]
     figures_of_line = f"{jaccard:.4f} | 0.9212 | Other 0.2500 (paper) |"
-    assert f"| recognition | mini | Jaccard, mean over tau | {figures_of_line}" in text
+    assert f"| recognition | mini | Jaccard, mean over tau | 6 | {figures_of_line}" in text
     assert "| 0.9505 | tokenizer alone " in text
     assert f"jaccard against `{root}/truth/scenes`" in text
 
@@ -186,11 +186,14 @@ def test_a_finished_evaluation_generates_nothing_again(root, rows, capsys, monke
 def test_checkpoints_stand_side_by_side(root, rows, tmp_path):
     both = ("--checkpoint", f"{root}/first.pt", f"{root}/second.pt")
     (row,) = evaluate(root, tmp_path, *both, "--only", "RECOG")
-    assert row["figures"]["first.pt"] == rows["recognition"]["figures"]["here"]
-    assert row["runs"]["second.pt"][0]["weights"] == f"{root}/second.pt"
+    labels = [f"{root.name}_first.pt", f"{root.name}_second.pt"]
+    assert row["figures"][labels[0]] == rows["recognition"]["figures"]["here"]
+    assert row["runs"][labels[1]][0]["weights"] == f"{root}/second.pt"
     head = (tmp_path / "evaluation.md").read_text().splitlines()[2]
-    assert head == "| task | data | metric | first.pt | second.pt | paper | others |"
-    assert (tmp_path / "second.pt/three_d/recognition/predicted_scenes_recognition.json").exists()
+    assert (
+        head == f"| task | data | metric | samples | {labels[0]} | {labels[1]} | paper | others |"
+    )
+    assert (tmp_path / labels[1] / "three_d/recognition/predicted_scenes_recognition.json").exists()
 
 
 def test_a_part_of_the_samples_is_measured_alone(root, rows, tmp_path):
@@ -210,6 +213,7 @@ def test_a_part_of_the_samples_is_measured_alone(root, rows, tmp_path):
         (["--checkpoint", "{0}/first.pt", "{0}/first.pt"], "first.pt is given twice"),
         (["codebook=none.npy"], "codebook: none.npy"),
         (["--checkpoint", "{0}/first.pt", "{0}/none.pt", "{0}/nor.pt"], "6 problems:"),
+        (["--checkpoint", "{0}/first.pt", "--checkpoint", "{0}/none.pt"], "3 problems:"),
         (["data_root={0}/truth", "codebook={0}/codebook.npy"], "image_source: {0}/truth/"),
         (["vocabulary=mimi"], "no vocabulary 'mimi'"),
     ],
@@ -250,5 +254,15 @@ def test_the_report_stands_after_every_row(root, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         evaluate(root, tmp_path / "report", f"output_dir={tmp_path}/results")
     text = (tmp_path / "report/evaluation.md").read_text()
-    assert "| recognition | mini | Jaccard, mean over tau | 0." in text
+    assert "| recognition | mini | Jaccard, mean over tau | 6 | 0." in text
     assert "| rendering | mini | not measured yet |" in text
+
+
+def test_unreadable_images_are_counted_beside_the_figure(root, tmp_path):
+    """Cut off before its end, no image is whole; those of an earlier run do not count."""
+    own = (f"output_dir={tmp_path}/results", "--only", "rendering")
+    evaluate(root, tmp_path / "report", *own)
+    shutil.rmtree(tmp_path / "results/three_d/rendering")
+    evaluate(root, tmp_path / "report", *own, "constrained=false", "max_new_tokens=9")
+    text = (tmp_path / "report/evaluation.md").read_text()
+    assert "| SSIM | 6 |  (0 of 6 images) | 0.9505 |" in text

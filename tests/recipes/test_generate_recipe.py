@@ -208,6 +208,21 @@ def test_parts_of_the_data_set_add_up_to_the_whole(root, tmp_path, straight):
     assert snapshot(tmp_path) == snapshot(straight)
 
 
+def test_the_same_weights_in_another_place_go_on(root, tmp_path, straight, capsys):
+    """What files hold decides, not their names or times."""
+    (root / "copy.pt").write_bytes((root / "meta_model_9.pt").read_bytes())
+    generate(root, straight, f"checkpoint={root}/copy.pt")
+    assert "7 samples (0 generated now" in capsys.readouterr().out
+
+
+def test_results_of_other_data_are_not_mixed_in(root, tmp_path, monkeypatch, capsys):
+    generate(root, tmp_path, "num_samples=1")
+    entries = stored(root, "image_source")
+    path = write_json(tmp_path / "other.json", {key: row[::-1] for key, row in entries.items()})
+    message = refusal(monkeypatch, capsys, root, tmp_path, f"dataset.image_source={path}")
+    assert "data: then {'image_source'" in message
+
+
 def test_a_finished_run_generates_nothing_again(root, tmp_path, straight, capsys):
     before = snapshot(straight)
     generate(root, straight)
@@ -243,7 +258,7 @@ def refusal(monkeypatch, capsys, root, output, *overrides):
         ("max_new_tokens=80", "max_new_tokens"),
         ("constrained=false", "constrained"),
         ("precision=bf16", "precision"),
-        ("dataset.centre_first=none", "dataset"),
+        ("dataset.centre_first=none", "centre_first"),
         ("checkpoint={0}/other.pt", "weights"),
         ("model.rope_scale_factor=1", "model"),
     ],
@@ -251,10 +266,11 @@ def refusal(monkeypatch, capsys, root, output, *overrides):
 def test_other_settings_in_the_same_run_are_refused(
     root, straight, monkeypatch, capsys, override, name
 ):
-    (root / "other.pt").write_bytes((root / "meta_model_9.pt").read_bytes())
+    torch.save(released_state_dict(tiny_model(seed=9)), root / "other.pt")
     before = snapshot(straight)
     message = refusal(monkeypatch, capsys, root, straight, override.format(root))
-    assert f"made with another setup ({name} changed)" in message
+    assert "was made with another setup:" in message
+    assert f"{name}: then " in message
     assert snapshot(straight) == before
 
 
@@ -262,7 +278,8 @@ def test_other_settings_in_the_same_run_are_refused(
     ("override", "complaint"),
     [
         ("first_sample=7", "the data set has 7 samples"),
-        ("num_samples=0", "num_samples of 1 or more"),
+        ("num_samples=0", "num_samples: expected 1 or more, found 0"),
+        ("first_sample=-2", "first_sample: expected 0 or more, found -2"),
         ("run_identifier=a/b", "cannot be a folder name"),
         ("codebook={0}/other.npy", "is not the one that"),
         ("checkpoint={0}/nowhere", "no whole checkpoint"),
@@ -341,7 +358,7 @@ def test_results_of_earlier_weights_are_not_mixed_in(root, tmp_path, monkeypatch
     torch.save(released_state_dict(tiny_model(seed=2)), weights)
     folders = [f"three_d_json_folder={tmp_path}/three_d", f"image_embeddings_folder={tmp_path}"]
     command = ["--config", str(root / "config.yaml"), *folders, *arguments]
-    assert "weights changed" in refusal_of(COMMAND.main, command, monkeypatch, capsys)
+    assert "weights: then " in refusal_of(COMMAND.main, command, monkeypatch, capsys)
 
 
 def test_several_configs_are_checked_first_and_share_their_model(
