@@ -37,7 +37,7 @@ class SceneOptions:
         extent: objects stand at x and y in -extent..extent (metres).
         min_distance: gap between the radii of two objects (metres).
         margin: least offset of two objects along right and along behind (metres).
-        min_visible_share: part of the picture that shows each object at least.
+        min_visible_share: part of the picture that shows each object at least; 0 is not checked.
         camera_jitter: the camera moves by up to this along each axis (metres).
         lamp_jitter: the lamps likewise.
         height: of the picture that ``pixel_coords`` refer to (pixels).
@@ -109,12 +109,18 @@ def sample_scene(index: int, split: str, seed: int, options: SceneOptions) -> di
     for _ in range(MAX_STARTS):
         objects = _draw_objects(random, count, options)
         scene = {"objects": objects, "world": world}
-        if len(objects) == count and min(visible_shares(scene)) >= options.min_visible_share:
-            return _describe(index, split, scene, options)
+        if len(objects) == count and shows_all(scene, options):
+            return describe(index, split, scene, options)
     raise InputError(
         f"scene {index} of {split}: {count} objects found no place in {MAX_STARTS} starts. "
         "Expected fewer objects, a smaller margin or min_distance, or less camera_jitter."
     )
+
+
+def shows_all(scene: dict[str, Any], options: SceneOptions) -> bool:
+    """Whether the picture shows enough of each object of ``scene`` (its objects and its world)."""
+    least = options.min_visible_share
+    return least <= 0 or min(visible_shares(scene)) >= least
 
 
 def relationships(objects: Sequence[dict[str, Any]]) -> dict[str, list[list[int]]]:
@@ -173,10 +179,10 @@ def _find_place(
     return None
 
 
-def _describe(
+def describe(
     index: int, split: str, scene: dict[str, Any], options: SceneOptions
 ) -> dict[str, Any]:
-    """Return the scene with everything that follows from its objects and camera."""
+    """Return the scene with everything that follows from its objects and its world."""
     camera = scene["world"]["camera"]
     objects = [
         item

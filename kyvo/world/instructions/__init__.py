@@ -1,0 +1,5 @@
+"""Instruction following: pairs of scenes, and the words that lead from one to the other."""
+
+from kyvo.world.instructions.edits import KINDS, Edit, edit_scene, sample_edit
+
+__all__ = ["KINDS", "Edit", "edit_scene", "sample_edit"]
