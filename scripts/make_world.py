@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import kyvo.cli
 from kyvo.world.sampler import WORDS, SceneOptions
+from kyvo.world.tasks import TASKS
 from kyvo.world.writer import WorldOptions, parse_splits, write_world
 
 
@@ -26,9 +27,15 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add(
         "--splits",
         nargs="+",
-        default=["train:4000", "test:200"],
         metavar="NAME:COUNT",
-        help="splits and their numbers of scenes",
+        help="splits and their numbers of items; not given: the paper's, of which test is held out",
+    )
+    add(
+        "--task",
+        choices=TASKS,
+        default="scenes",
+        help="what an item is: a scene, an edited pair "
+        "with its instruction, or a scene with a question",
     )
     add("--image-size", type=int, default=256, help="height and width of the pictures in pixels")
     add("--samples-per-pixel", type=int, default=4, help="rays through each pixel")
@@ -66,8 +73,8 @@ def main(argv: Sequence[str]) -> None:
     )
     summary = write_world(
         arguments.output,
-        parse_splits(arguments.splits),
-        WorldOptions(scenes, arguments.samples_per_pixel, arguments.seed),
+        parse_splits(arguments.splits) if arguments.splits else TASKS[arguments.task].splits,
+        WorldOptions(scenes, arguments.samples_per_pixel, arguments.seed, arguments.task),
         arguments.device,
         arguments.workers,
         arguments.batch_size,

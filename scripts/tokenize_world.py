@@ -10,7 +10,8 @@ from pathlib import Path
 
 import kyvo.cli
 from kyvo.data.layout import ReleasedLayout
-from kyvo.data.tokenization import WorldTokenizer, copy_originals
+from kyvo.data.tokenization import WorldTokenizer
+from kyvo.data.world_tasks import tokenize_task
 from kyvo.devices import resolve_device
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codebook import save_codebook
@@ -39,12 +40,12 @@ def main(argv: Sequence[str]) -> None:
     )
     layout = ReleasedLayout(arguments.output, arguments.dataset, arguments.suffix)
     for split in arguments.splits:
-        counts = tokenizer.tokenize_split(arguments.world, split, layout)
+        is_evaluation = split in arguments.evaluation_splits
+        counts = tokenize_task(tokenizer, arguments.world, split, layout, is_evaluation)
         print(f"{split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
-    for split in arguments.evaluation_splits:
-        copy_originals(arguments.world, split, layout)
     shutil.copytree(arguments.vqgan, layout.models / arguments.vqgan.name, dirs_exist_ok=True)
-    save_codebook(layout.models / "codebook.npy", vqgan.codebook.detach().cpu().numpy())
+    codebook = vqgan.codebook.detach().cpu().numpy()
+    save_codebook(layout.codebook(codebook.shape), codebook)
     print(f"written to {arguments.output}")
 
 

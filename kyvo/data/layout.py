@@ -10,6 +10,13 @@ PARTS = {
     "vqgan": "vqgan-models-and-codebooks",
 }
 
+_RELEASED_SHAPE = (1024, 256)
+_CODEBOOKS = {
+    "clevr": "custom_vqgan_embedding_1024CLEVRLARGE_256dim.npy",
+    "objaworld": ("custom_vqgan_embedding_256SYNTHETIC_LIVINGROOM_PARK_LARGE_EP100_256dim.npy"),
+    "objectron": "custom_vqgan_embedding_256Omni3D-OBJECTRON_256dim.npy",
+}
+
 
 @dataclass(frozen=True)
 class ReleasedLayout:
@@ -19,6 +26,8 @@ class ReleasedLayout:
     dataset: str
     # What follows the names of image and scene files: CLEVR's differ by task, others have none.
     suffix: str = "merged_for_rendering_and_recognition"
+    # Folder in which CLEVR's test sets of instructions lie, one file a kind.
+    subfolder: str = ""
 
     def part(self, name: str) -> Path:
         """The data set's folder in a part of the tree, one of ``PARTS``."""
@@ -51,15 +60,20 @@ class ReleasedLayout:
 
     def image_file(self, split: str) -> Path:
         """Image codes of a split."""
-        return self.images / f"{split}_vqgan_indices{self._suffix}.json"
+        return self.images / self.subfolder / f"{split}_vqgan_indices{self._suffix}.json"
 
     def scene_file(self, split: str) -> Path:
         """Scene ids of a split."""
-        return self.scenes / f"{split}_tokenized_scenes{self._suffix}.json"
+        return self.scenes / self.subfolder / f"{split}_tokenized_scenes{self._suffix}.json"
 
     def text_file(self, split: str, name: str) -> Path:
         """Text ids of a split, such as ``text_instructions`` or ``vqa_answers``."""
-        return self.texts / f"{split}_{name}.json"
+        return self.texts / self.subfolder / f"{split}_{name}.json"
+
+    def codebook(self, shape: tuple[int, ...]) -> Path:
+        """Where a codebook lies: the released name is for one of the released shape."""
+        released = _CODEBOOKS.get(self.dataset) if shape == _RELEASED_SHAPE else None
+        return self.models / (released or "codebook.npy")
 
     @property
     def _suffix(self) -> str:

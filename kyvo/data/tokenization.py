@@ -5,7 +5,7 @@ FOLDER/SPLIT/texts/NAME.json ({key: text}). Everything streams: memory holds a b
 """
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,17 +48,34 @@ class WorldTokenizer:
 
     def tokenize_split(self, world: Path, split: str, layout: ReleasedLayout) -> dict[str, int]:
         """Write the split's image, scene and text files; how many entries of each."""
-        self._check_codes()
         folder = world / split
-        pictures = list_pictures(folder)
+        counts = self.tokenize_scenes(folder, split, layout)
+        for path in sorted((folder / "texts").glob("*.json")):
+            texts = _read_texts(path)
+            counts[path.stem] = self.tokenize_texts(texts, layout.text_file(split, path.stem))
+        return counts
+
+    def tokenize_scenes(
+        self,
+        folder: Path,
+        split: str,
+        layout: ReleasedLayout,
+        names: Collection[str] | None = None,
+    ) -> dict[str, int]:
+        """Write the image and the scene file of ``folder``; how many entries of each.
+
+        ``names`` are those of the wanted pictures; None: all.
+        """
+        self._check_codes()
+        pictures = [p for p in list_pictures(folder) if names is None or p.name in names]
         counts = {"images": _write_entries(layout.image_file(split), self._images(pictures))}
         scenes = [folder / "scenes" / f"{path.stem}.json" for path in pictures]
         counts["scenes"] = _write_entries(layout.scene_file(split), self._scenes(scenes))
-        for path in sorted((folder / "texts").glob("*.json")):
-            texts = read_json(path, "texts")
-            target = layout.text_file(split, path.stem)
-            counts[path.stem] = _write_entries(target, self._texts(path, texts))
         return counts
+
+    def tokenize_texts(self, texts: Mapping[str, str], target: Path) -> int:
+        """Write texts by key to ``target``; how many."""
+        return _write_entries(target, self._texts(texts))
 
     def _check_codes(self) -> None:
         found, expected = self.vqgan.config.n_embed, self.codec.vocabulary.num_image_codes
@@ -100,9 +117,7 @@ class WorldTokenizer:
                 "Use the order of the file."
             ) from None
 
-    def _texts(self, path: Path, texts: Any) -> Iterator[tuple[str, Any]]:
-        if not isinstance(texts, dict) or not all(isinstance(t, str) for t in texts.values()):
-            raise InputError(f"texts: {path}: expected one object of texts by key.")
+    def _texts(self, texts: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         vocabulary = self.codec.vocabulary
         start, end = vocabulary.marker_id(TEXT_START), vocabulary.marker_id(TEXT_END)
         for key, text in texts.items():
@@ -117,6 +132,13 @@ def copy_originals(world: Path, split: str, layout: ReleasedLayout) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for path in sorted((world / split / kind).iterdir()):
             shutil.copyfile(path, target / path.name)
+
+
+def _read_texts(path: Path) -> dict[str, str]:
+    texts = read_json(path, "texts")
+    if not isinstance(texts, dict) or not all(isinstance(t, str) for t in texts.values()):
+        raise InputError(f"texts: {path}: expected one object of texts by key.")
+    return texts
 
 
 def _write_entries(path: Path, entries: Iterable[tuple[str, Any]]) -> int:

@@ -4,6 +4,9 @@
     FOLDER/SPLIT/images/CLEVR_SPLIT_000000.png
     FOLDER/SPLIT/scenes/CLEVR_SPLIT_000000.json
 
+Edited pairs have such folders under SPLIT/source and SPLIT/target; what is said about an item lies
+in SPLIT/instructions or SPLIT/questions, one JSON file an item.
+
 Every file depends on the options and its own number alone, so a run can stop anywhere and go on.
 """
 
@@ -26,7 +29,8 @@ from tqdm import tqdm
 
 from kyvo.errors import InputError
 from kyvo.files import atomic_file, check_output_name, read_json, write_json
-from kyvo.world.sampler import SceneOptions, image_filename, sample_scene
+from kyvo.world.sampler import SceneOptions, image_filename
+from kyvo.world.tasks import WorldTask, get_task
 from kyvo.world.tracer import find_device, render
 
 PNG_COMPRESSION = 3
@@ -46,11 +50,12 @@ class WorldOptions:
     scenes: SceneOptions
     samples_per_pixel: int = 4
     seed: int = 0
+    task: str = "scenes"
 
 
 @dataclass(frozen=True)
 class WorldSummary:
-    """What a run has done: scenes made, scenes that were there already, seconds."""
+    """What a run has done: items made, items that were there already, seconds."""
 
     folder: Path
     num_made: int
@@ -60,8 +65,8 @@ class WorldSummary:
     def __str__(self) -> str:
         rate = self.num_made / self.seconds if self.seconds else 0.0
         return (
-            f"{self.num_made + self.num_found} scenes in {self.folder}: {self.num_made} made in "
-            f"{self.seconds:.1f} s, {rate:.1f} images/s; {self.num_found} were there already"
+            f"{self.num_made + self.num_found} items in {self.folder}: {self.num_made} made in "
+            f"{self.seconds:.1f} s, {rate:.1f} a second; {self.num_found} were there already"
         )
 
 
@@ -96,17 +101,17 @@ def write_world(
     workers: int = 0,
     batch_size: int = 16,
 ) -> WorldSummary:
-    """Write ``splits`` (name to number of scenes) into ``folder``; go on where an older run ended.
+    """Write ``splits`` (name to number of items) into ``folder``; go on where an older run ended.
 
     The files are the same for any ``workers``, ``batch_size`` and order.
 
     Args:
         folder: made if it does not exist.
-        splits: scenes of each split.
+        splits: items of each split.
         options: of the world; an existing folder must have been made with the same.
         device: where pictures are rendered.
         workers: processes with one thread each; 0 works in this one.
-        batch_size: scenes that a worker takes at a time.
+        batch_size: items that a worker takes at a time.
 
     Raises:
         InputError: the folder holds something else, or an option is impossible.
@@ -117,13 +122,14 @@ def write_world(
             f"{options.samples_per_pixel}. Expected at least 1, 0 and 1."
         )
     find_device(device)
+    task = get_task(options.task)
     folder = Path(folder)
     _claim(folder, options)
     start = time.monotonic()
-    batches = list(_missing(folder, splits, batch_size))
+    batches = list(_missing(folder, task, splits, batch_size))
     num_missing = sum(len(batch.indices) for batch in batches)
     write = partial(_write_batch, folder, options, device)
-    with tqdm(total=num_missing, unit="scene", desc=str(folder)) as bar, _mapping(workers) as run:
+    with tqdm(total=num_missing, unit="item", desc=str(folder)) as bar, _mapping(workers) as run:
         for num_written in run(write, batches):
             bar.update(num_written)
     num_found = sum(splits.values()) - num_missing
@@ -167,18 +173,31 @@ def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _paths(folder: Path, split: str, index: int) -> tuple[Path, Path]:
-    image = folder / split / "images" / image_filename(split, index)
-    return image, (folder / split / "scenes" / image.name).with_suffix(".json")
+def _scene_paths(split: Path, folder: str, name: str) -> tuple[Path, Path]:
+    """Picture and scene file of an item; ``name`` is the picture's."""
+    scene = split / folder / "scenes" / name
+    return split / folder / "images" / name, scene.with_suffix(".json")
 
 
-def _missing(folder: Path, splits: Mapping[str, int], batch_size: int) -> Iterator[_Batch]:
-    """Yield the scenes that lack a picture or a scene file."""
+def _text_path(split: Path, folder: str, name: str) -> Path:
+    return (split / folder / name).with_suffix(".json")
+
+
+def _is_whole(split: Path, task: WorldTask, name: str) -> bool:
+    scenes = (path for folder in task.scene_folders for path in _scene_paths(split, folder, name))
+    texts = (_text_path(split, folder, name) for folder in task.text_folders)
+    return all(path.is_file() for path in (*scenes, *texts))
+
+
+def _missing(
+    folder: Path, task: WorldTask, splits: Mapping[str, int], batch_size: int
+) -> Iterator[_Batch]:
+    """Yield the items that lack a file."""
     for split, count in splits.items():
         indices = [
             index
             for index in range(count)
-            if not all(path.is_file() for path in _paths(folder, split, index))
+            if not _is_whole(folder / split, task, image_filename(split, index))
         ]
         for start in range(0, len(indices), batch_size):
             yield _Batch(split, tuple(indices[start : start + batch_size]))
@@ -226,15 +245,22 @@ def _start_worker() -> None:
 
 
 def _write_batch(folder: Path, options: WorldOptions, device: str, batch: _Batch) -> int:
-    """Write the files of a batch and return how many scenes that were."""
-    scenes = [
-        sample_scene(index, batch.split, options.seed, options.scenes) for index in batch.indices
+    """Write the files of a batch and return how many items that were."""
+    task, split = get_task(options.task), folder / batch.split
+    items = [
+        task.sample(index, batch.split, options.seed, options.scenes) for index in batch.indices
     ]
+    placed = [(name, scene) for item in items for name, scene in item.scenes.items()]
     size = (options.scenes.height, options.scenes.width)
+    scenes = [scene for _, scene in placed]
     pictures = render(scenes, *size, options.samples_per_pixel, device, options.seed)
-    for scene, picture in zip(scenes, pictures, strict=True):
-        image_path, scene_path = _paths(folder, batch.split, scene["image_index"])
+    for (name, scene), picture in zip(placed, pictures, strict=True):
+        image_path, scene_path = _scene_paths(split, name, scene["image_filename"])
         with atomic_file(image_path, durable=False) as temporary:
             Image.fromarray(picture).save(temporary, "PNG", compress_level=PNG_COMPRESSION)
         write_json(scene_path, scene, durable=False)
-    return len(scenes)
+    for index, item in zip(batch.indices, items, strict=True):
+        for name, value in item.texts.items():
+            path = _text_path(split, name, image_filename(batch.split, index))
+            write_json(path, value, durable=False)
+    return len(items)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from kyvo.errors import InputError
 from kyvo.world import SceneOptions, render, sample_scene
+from kyvo.world.tasks import TASKS
 from kyvo.world.writer import WorldOptions, parse_splits, write_world
 
 SCENES = SceneOptions(min_objects=1, max_objects=3, height=16, width=16)
@@ -32,6 +33,23 @@ def test_bytes_do_not_depend_on_workers_and_batches(tmp_path: Path) -> None:
     first = contents(tmp_path / "a")
     assert first == contents(tmp_path / "b") == contents(tmp_path / "c")
     assert len(first) == 1 + 2 * 7
+
+
+@pytest.mark.parametrize("task", ["instructions", "questions"])
+def test_other_tasks_too_are_the_same_however_they_are_made(tmp_path: Path, task: str) -> None:
+    scenes = SceneOptions(min_objects=3, max_objects=6, height=16, width=16)
+    options = WorldOptions(scenes, samples_per_pixel=1, seed=4, task=task)
+    for name, workers, batch_size in (("a", 0, 1), ("b", 2, 3)):
+        write_world(tmp_path / name, {"test": 7}, options, workers=workers, batch_size=batch_size)
+    first = contents(tmp_path / "a")
+    assert first == contents(tmp_path / "b")
+    files = {"instructions": 5, "questions": 3}[task]
+    assert len(first) == 1 + 7 * files
+    lost = [name for name in first if task in name or "target" in name][:2]
+    for name in lost:
+        (tmp_path / "a" / name).unlink()
+    write_world(tmp_path / "a", {"test": 7}, options)
+    assert contents(tmp_path / "a") == first
 
 
 def test_files_hold_the_scene_and_its_picture(tmp_path: Path) -> None:
@@ -100,5 +118,14 @@ def test_the_command_writes_a_world_and_says_so(
     flags = "--splits train:2 --image-size 16 --samples-per-pixel 1 --min-objects 1 --max-objects 2"
     main = runpy.run_path(str(SCRIPT))["main"]
     main(["--output", str(tmp_path / "w"), "--workers", "0", *flags.split()])
-    assert f"2 scenes in {tmp_path / 'w'}: 2 made" in capsys.readouterr().out
+    assert f"2 items in {tmp_path / 'w'}: 2 made" in capsys.readouterr().out
     assert len(list((tmp_path / "w/train/images").glob("*.png"))) == 2
+
+
+def test_the_papers_splits_are_the_default() -> None:
+    sizes = {name: dict(task.splits) for name, task in TASKS.items()}
+    assert sizes == {
+        "scenes": {"train": 120_000, "test": 2_000},
+        "instructions": {"train": 100_000, "test": 2_500},
+        "questions": {"train": 20_000, "test": 2_000},
+    }

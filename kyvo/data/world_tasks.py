@@ -1,0 +1,116 @@
+"""The tasks of a world, tokenised under the names that the released data set has for them.
+
+Scenes serve rendering and recognition. Instructions have a source and a target, and in an
+evaluation split one set of files a kind. Questions have answers.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from kyvo.data.layout import ReleasedLayout
+from kyvo.data.tokenization import WorldTokenizer, copy_originals
+from kyvo.errors import InputError
+from kyvo.files import read_json
+
+Counts = Counter[str]
+_EVALUATION = "instruction-following-eval"
+
+
+def world_task(world: Path) -> str:
+    """The task that a world was made for; ``scenes`` where no ``world.json`` says."""
+    record = world / "world.json"
+    options = read_json(record, "options of the world") if record.is_file() else {}
+    return str(options.get("task", "scenes"))
+
+
+def tokenize_task(
+    tokenizer: WorldTokenizer, world: Path, split: str, layout: ReleasedLayout, is_evaluation: bool
+) -> Counts:
+    """Write a split's files; how many entries of each kind.
+
+    Args:
+        layout: its suffix counts for scenes only; the other tasks have names of their own.
+        is_evaluation: put the originals of scenes where the metrics look for them, and give
+            every kind of instruction its own files.
+
+    Raises:
+        InputError: a file of the world is missing or malformed.
+    """
+    task = world_task(world)
+    if task not in _TOKENIZERS:
+        raise InputError(f"{world}: a world of {task!r}; expected {', '.join(_TOKENIZERS)}.")
+    return _TOKENIZERS[task](tokenizer, world / split, layout, is_evaluation)
+
+
+def _scenes(
+    tokenizer: WorldTokenizer, folder: Path, layout: ReleasedLayout, is_evaluation: bool
+) -> Counts:
+    if is_evaluation:
+        copy_originals(folder.parent, folder.name, layout)
+    return Counter(tokenizer.tokenize_split(folder.parent, folder.name, layout))
+
+
+def _questions(
+    tokenizer: WorldTokenizer, folder: Path, layout: ReleasedLayout, is_evaluation: bool
+) -> Counts:
+    del is_evaluation
+    split = folder.name
+    counts = Counter(tokenizer.tokenize_scenes(folder, split, replace(layout, suffix="for_vqa")))
+    rows = dict(_read_rows(folder / "questions"))
+    for field in ("question", "answer"):
+        texts = {key: f" {row[field]}" for key, row in rows.items()}
+        target = layout.text_file(split, f"vqa_{field}s")
+        counts[f"{field}s"] = tokenizer.tokenize_texts(texts, target)
+    return counts
+
+
+def _instructions(
+    tokenizer: WorldTokenizer, folder: Path, layout: ReleasedLayout, is_evaluation: bool
+) -> Counts:
+    rows = dict(_read_rows(folder / "instructions"))
+    if not is_evaluation:
+        return _one_set(tokenizer, folder, layout, rows, "")
+    kinds = sorted({row["kind"] for row in rows.values()})
+    counts: Counts = Counter()
+    for kind in kinds:
+        chosen = {key: row for key, row in rows.items() if row["kind"] == kind}
+        counts += _one_set(tokenizer, folder, layout, chosen, kind)
+    return counts
+
+
+def _one_set(
+    tokenizer: WorldTokenizer,
+    folder: Path,
+    layout: ReleasedLayout,
+    rows: Mapping[str, Mapping[str, str]],
+    kind: str,
+) -> Counts:
+    """Source, target and instructions of ``rows``; ``kind`` names their files, if not empty."""
+    split, counts = folder.name, Counter[str]()
+    for side in ("source", "target"):
+        subfolder = f"{_EVALUATION}-{side}" if kind else ""
+        place = replace(layout, suffix=kind or side, subfolder=subfolder)
+        counts.update(tokenizer.tokenize_scenes(folder / side, split, place, rows.keys()))
+    place = replace(layout, subfolder=_EVALUATION if kind else "")
+    name = f"text_instructions_{kind}" if kind else "text_instructions"
+    texts = {key: f" {row['instruction']}" for key, row in rows.items()}
+    counts["instructions"] = tokenizer.tokenize_texts(texts, place.text_file(split, name))
+    return counts
+
+
+def _read_rows(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """What is said about every item, by the name of its picture."""
+    for path in sorted(folder.glob("*.json")):
+        row = read_json(path, "texts of the world")
+        if not isinstance(row, dict):
+            raise InputError(f"{path}: expected an object. Make the world again.")
+        yield f"{path.stem}.png", row
+
+
+_TOKENIZERS: Mapping[str, Callable[[WorldTokenizer, Path, ReleasedLayout, bool], Counts]] = {
+    "scenes": _scenes,
+    "instructions": _instructions,
+    "questions": _questions,
+}

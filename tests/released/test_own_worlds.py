@@ -1,0 +1,103 @@
+"""Worlds made here, tokenised, are a data set that the paper's configs take by its root alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kyvo_stand_ins import load_script
+from released_tree import SIZES, write_tokenizer
+
+from kyvo.images.checkpoint import save_vqgan
+from kyvo.images.vqgan import VQGAN, VQGANConfig
+
+ROOT = Path(__file__).parents[2]
+SPLITS = ("--splits", "train:6", "test:10")
+SMALL = ("--image-size", "64", "--samples-per-pixel", "1", "--workers", "0")
+TASKS = ("scenes", "instructions", "questions")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """One tree with all three tasks, and the worlds that it was made from."""
+    folder = tmp_path_factory.mktemp("own")
+    write_tokenizer(folder / "tokenizer.model")
+    torch.manual_seed(0)
+    shape = VQGANConfig(
+        embed_dim=256,
+        n_embed=1024,
+        z_channels=32,
+        resolution=64,
+        ch=32,
+        ch_mult=(1, 1, 1),
+        num_res_blocks=1,
+        attn_resolutions=(),
+    )
+    save_vqgan(VQGAN(shape), folder / "vqgan/own", "own")
+    for task in TASKS:
+        world = str(folder / task)
+        load_script("make_world").main(["--task", task, "--output", world, *SPLITS, *SMALL])
+        command = ["--world", world, "--vqgan", str(folder / "vqgan/own")]
+        command += ["--tokenizer", str(folder / "tokenizer.model"), "--device", "cpu"]
+        load_script("tokenize_world").main([*command, "--output", str(folder / "data")])
+    return folder
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_the_papers_configs_take_it_by_its_root(data, capsys):
+    configs = [
+        *(ROOT / "configs/llama3_2/train/clevr").glob("*.yaml"),
+        *(ROOT / "configs/llama3_2/eval/clevr").glob("**/*.yaml"),
+    ]
+    assert len(configs) == 4 + 8
+    overrides = [f"data_root={data}/data", f"tokenizer={data}", "device=cpu", "checkpoint=null"]
+    sizes = [f"model.{name}={size}" for name, size in SIZES.items()]
+    for kind, more in (("train", ["llama_weights=null"]), ("eval", [])):
+        chosen = [str(path) for path in configs if f"/{kind}/" in str(path)]
+        load_script("validate").main([*chosen, *overrides, *sizes, *more])
+    printed = capsys.readouterr().out
+    assert printed.count(": good") == 12
+    assert printed.count("6 samples of ") == 4
+    assert printed.count("10 of 10 samples") == 3
+    assert printed.count("2 of 2 samples") == 5
+
+
+def test_pairs_keep_their_instruction(data):
+    base = data / "data/pretokenized-data/clevr"
+    kind = "moving_with_relation"
+    texts = read(base / f"text/instruction-following-eval/test_text_instructions_{kind}.json")
+    for side in ("source", "target"):
+        folder = f"instruction-following-eval-{side}"
+        codes = read(base / f"images/{folder}/test_vqgan_indices_{kind}.json")
+        scenes = read(base / f"3d-scenes/{folder}/test_tokenized_scenes_{kind}.json")
+        assert codes.keys() == scenes.keys() == texts.keys()
+        for key in texts:
+            original = read(data / f"instructions/test/{side}/scenes/{Path(key).stem}.json")
+            assert scenes[key]["string"].count("[OBJECT-START]") == len(original["objects"])
+    for key, entry in texts.items():
+        row = read(data / f"instructions/test/instructions/{Path(key).stem}.json")
+        assert row["kind"] == kind
+        assert entry["string"] == f"[TEXT-START] {row['instruction']}[TEXT-END]"
+
+
+def test_the_codebook_has_the_released_name_and_the_vqgans_vectors(data):
+    folder = data / "data/vqgan-models-and-codebooks/clevr"
+    (path,) = folder.glob("*.npy")
+    assert path.name == "custom_vqgan_embedding_1024CLEVRLARGE_256dim.npy"
+    state = torch.load(folder / "own/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert np.array_equal(np.load(path), state["quantize.embedding.weight"].numpy())
+
+
+def test_splits_share_no_scene(data):
+    for task, folders in (("scenes", [""]), ("instructions", ["source", "target"])):
+        for folder in folders:
+            seen = [
+                json.dumps(read(path)["objects"])
+                for split in ("train", "test")
+                for path in (data / task / split / folder / "scenes").iterdir()
+            ]
+            assert len(set(seen)) == len(seen) == 16
