@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import kyvo.cli
 from kyvo.world.sampler import WORDS, SceneOptions
 from kyvo.world.tasks import TASKS
-from kyvo.world.writer import WorldOptions, parse_splits, write_world
+from kyvo.world.writer import RENDERERS, WorldOptions, parse_splits, write_world
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -37,6 +37,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="what an item is: a scene, an edited pair "
         "with its instruction, or a scene with a question",
     )
+    add("--renderer", choices=RENDERERS, default="tracer", help="what draws: mitsuba is an extra")
     add("--image-size", type=int, default=256, help="height and width of the pictures in pixels")
     add("--samples-per-pixel", type=int, default=4, help="rays through each pixel")
     add("--min-objects", type=int, default=3, help="fewest objects of a scene")
@@ -74,7 +75,9 @@ def main(argv: Sequence[str]) -> None:
     summary = write_world(
         arguments.output,
         parse_splits(arguments.splits) if arguments.splits else TASKS[arguments.task].splits,
-        WorldOptions(scenes, arguments.samples_per_pixel, arguments.seed, arguments.task),
+        WorldOptions(
+            scenes, arguments.samples_per_pixel, arguments.seed, arguments.task, arguments.renderer
+        ),
         arguments.device,
         arguments.workers,
         arguments.batch_size,

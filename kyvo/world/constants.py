@@ -76,6 +76,9 @@ SUN = Lamp(
 
 GROUND_ALBEDO = 0.8
 
+AMBIENT = 0.012
+"""Radiance over albedo that reaches every surface from all around: part of the shading's fit."""
+
 BACKDROP_AXIS = (-0.9032, 0.4292)
 """The horizontal direction in which the ground rises."""
 BACKDROP_OFFSET = 14.0

@@ -30,8 +30,8 @@ class Rays:
         directions_3R: unit vectors.
         scenes_R: index of their scene in the pass.
         offsets_2LR: the point of each lamp that their shadow ray aims at, in -0.5..0.5 edges.
-        left_R: slot of the object that they leave, or NO_OBJECT. The objects are convex: a ray
-            that leaves one never meets it again.
+        left_R: slot of the solid that they leave, or NO_OBJECT. The solids are convex: a ray that
+            leaves one never meets it again.
         row_length: rays in a row share their scene and come in rows of this length.
     """
 

@@ -31,7 +31,6 @@ GROUND_BOUNCE = 0.20
 """Radiance over albedo that the pale ground sends straight up."""
 CONTACT_SHADE = 0.35
 """How much of it is missing where an object sits on the ground, fading out at height 0.7."""
-AMBIENT = 0.012
 
 GLARE_EDGE = 1.2
 """Edge of a lamp's mirror image over its true edge: metals blur it."""
@@ -40,7 +39,10 @@ GLARE_LIMIT = 6.0
 
 @dataclass(frozen=True)
 class Surface:
-    """What rays have met: points (lifted: just above the surface), unit vectors, material."""
+    """What rays have met: points (lifted: just above the surface), unit vectors, material.
+
+    ``ambient_R`` is the radiance over albedo of light from all around, see ``Setting``.
+    """
 
     point_3R: Tensor
     lifted_3R: Tensor
@@ -50,6 +52,7 @@ class Surface:
     metal_R: Tensor
     ground_R: Tensor
     slot_R: Tensor
+    ambient_R: Tensor
 
 
 @dataclass(frozen=True)
@@ -114,11 +117,11 @@ def direct_light(surface: Surface, light: LampLight, lit_LR: Tensor) -> Tensor:
 
 
 def bounced_light(surface: Surface) -> Tensor:
-    """Return the radiance (3, R) of light that arrives by way of the ground: an empirical fit."""
+    """Return the radiance (3, R) of light from the ground and from all around: an empirical fit."""
     height_R = (surface.point_3R[2] / 0.7).clamp(0, 1)
     downward_R = 0.5 * (1 - surface.normal_3R[2]) * ~surface.ground_R
     contact_R = 1 - CONTACT_SHADE * (1 - height_R)
-    bounce_R = (GROUND_BOUNCE * downward_R * contact_R + AMBIENT) * ~surface.metal_R
+    bounce_R = (GROUND_BOUNCE * downward_R * contact_R + surface.ambient_R) * ~surface.metal_R
     return surface.albedo_3R * bounce_R
 
 

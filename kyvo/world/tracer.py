@@ -20,7 +20,7 @@ from kyvo.world.casting import find_surface, lit_lamps, nearest_object
 from kyvo.world.geometry import FAR, dot
 from kyvo.world.rays import Frame, Rays
 from kyvo.world.shading import Surface, bounced_light, direct_light, lamp_glare, lamp_light
-from kyvo.world.stage import Stage, build_stage
+from kyvo.world.stage import SceneReader, Stage, build_stage, read_clevr_scene
 
 RAYS_PER_PASS = {"cpu": 1 << 15, "cuda": 1 << 20}
 """Rays that are traced together: working sets that fit the caches, or fill the GPU."""
@@ -44,6 +44,7 @@ def render(
     samples_per_pixel: int = 4,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    read: SceneReader = read_clevr_scene,
 ) -> np.ndarray:
     """Render scenes: uint8 (B, height, width, 3), sRGB.
 
@@ -51,12 +52,13 @@ def render(
     and ``seed`` alone: equal scenes give equal pictures, whatever their batch.
 
     Args:
-        scenes: CLEVR scene dicts, see ``kyvo.world.stage.build_stage``; may be empty.
+        scenes: scene dicts that ``read`` understands; may be empty.
         height: pixels.
         width: pixels.
         samples_per_pixel: rays through each pixel; each sends one shadow ray to every lamp.
         device: where to compute.
         seed: of the noise in soft shadows.
+        read: what the scenes mean.
 
     Raises:
         InputError: a scene is not understood, a number is not positive, or there is no such device.
@@ -72,19 +74,20 @@ def render(
     group = max(1, limit // (frame.num_pixels * samples_per_pixel))
     pictures = np.empty((len(scenes), height, width, 3), np.uint8)
     for start in range(0, len(scenes), group):
-        stage = build_stage(scenes[start : start + group], device)
+        stage = build_stage(scenes[start : start + group], device, read)
         pictures[start : start + group] = _render_stage(stage, frame, limit)
     return pictures
 
 
 @torch.no_grad()
-def visible_shares(scene: dict[str, Any]) -> list[float]:
+def visible_shares(scene: dict[str, Any], read: SceneReader = read_clevr_scene) -> list[float]:
     """Return the share of the picture (0..1) that shows each object, in the scene's order."""
-    stage = build_stage([scene], torch.device("cpu"))
+    stage = build_stage([scene], torch.device("cpu"), read)
     frame = _visibility_frame()
     rays = frame.rays(stage.cameras, slice(None))
     _, slot_R = nearest_object(stage.solids, rays)
-    counts = torch.bincount(slot_R[slot_R >= 0], minlength=len(scene["objects"]))
+    owner_R = stage.solids.owner_N[slot_R[slot_R >= 0]]
+    counts = torch.bincount(owner_R[owner_R >= 0], minlength=len(scene["objects"]))
     return (counts / frame.num_pixels).tolist()
 
 
@@ -133,14 +136,16 @@ def _encode_srgb(linear: Tensor) -> Tensor:
 
 def _trace(stage: Stage, rays: Rays, mirrors: int) -> tuple[Tensor, Tensor]:
     """Return the radiance (3, R) that rays see through so many mirrors, and their lengths (R)."""
-    distance_R, surface = find_surface(stage.solids, rays)
+    distance_R, surface = find_surface(stage, rays)
     light = lamp_light(stage.lamps, rays, surface)
     lit_LR = lit_lamps(stage.solids, rays, surface, light)
     radiance_3R = direct_light(surface, light, lit_LR) + bounced_light(surface)
     metal_H = (surface.metal_R & (distance_R < FAR)).nonzero()[:, 0]
     if len(metal_H):
         radiance_3R[:, metal_H] += _mirrored(stage, rays, surface, metal_H, mirrors)
-    return torch.where(distance_R < FAR, radiance_3R, 0.0), distance_R
+    sky_3SN = rays.spread(stage.surroundings.sky_3G)
+    seen_3SN = torch.where(rays.rows(distance_R < FAR), rays.rows(radiance_3R), sky_3SN)
+    return seen_3SN.flatten(1), distance_R
 
 
 def _mirrored(stage: Stage, rays: Rays, surface: Surface, metal_H: Tensor, mirrors: int) -> Tensor:

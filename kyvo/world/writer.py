@@ -23,12 +23,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
 
 from kyvo.errors import InputError
 from kyvo.files import atomic_file, check_output_name, read_json, write_json
+from kyvo.world.mitsuba_renderer import render_with_mitsuba
 from kyvo.world.sampler import SceneOptions, image_filename
 from kyvo.world.tasks import WorldTask, get_task
 from kyvo.world.tracer import find_device, render
@@ -43,6 +45,13 @@ Otherwise a third of their time goes into page faults.
 """
 
 
+RENDERERS: Mapping[str, Callable[..., np.ndarray]] = {
+    "tracer": render,
+    "mitsuba": render_with_mitsuba,
+}
+"""What draws the pictures; all take the arguments of ``render``."""
+
+
 @dataclass(frozen=True)
 class WorldOptions:
     """Everything that decides the bytes of a world's files."""
@@ -51,6 +60,7 @@ class WorldOptions:
     samples_per_pixel: int = 4
     seed: int = 0
     task: str = "scenes"
+    renderer: str = "tracer"
 
 
 @dataclass(frozen=True)
@@ -123,6 +133,8 @@ def write_world(
         )
     find_device(device)
     task = get_task(options.task)
+    if options.renderer not in RENDERERS:
+        raise InputError(f"renderer {options.renderer!r}: expected {' or '.join(RENDERERS)}.")
     folder = Path(folder)
     _claim(folder, options)
     start = time.monotonic()
@@ -253,7 +265,8 @@ def _write_batch(folder: Path, options: WorldOptions, device: str, batch: _Batch
     placed = [(name, scene) for item in items for name, scene in item.scenes.items()]
     size = (options.scenes.height, options.scenes.width)
     scenes = [scene for _, scene in placed]
-    pictures = render(scenes, *size, options.samples_per_pixel, device, options.seed)
+    draw = RENDERERS[options.renderer]
+    pictures = draw(scenes, *size, options.samples_per_pixel, device, options.seed)
     for (name, scene), picture in zip(placed, pictures, strict=True):
         image_path, scene_path = _scene_paths(split, name, scene["image_filename"])
         with atomic_file(image_path, durable=False) as temporary:

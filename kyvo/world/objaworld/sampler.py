@@ -1,0 +1,171 @@
+"""Random ObjaWorld scenes: 1 to 6 objects with their yaw, in a park or a living room."""
+
+import math
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from kyvo.errors import InputError
+from kyvo.world.camera import project
+from kyvo.world.constants import LAMPS
+from kyvo.world.objaworld.environments import ENVIRONMENTS
+from kyvo.world.objaworld.models import ASSETS, center_height, footprint_radius
+from kyvo.world.objaworld.pictures import CAMERA, visible_shares
+from kyvo.world.placement import Footprint, may_stand
+from kyvo.world.sampler import MAX_STARTS, MAX_TRIES
+from kyvo.world.stage import Vector
+
+
+@dataclass(frozen=True)
+class ObjaWorldOptions:
+    """What scenes to draw.
+
+    Attributes:
+        environment: "park" or "livingroom".
+        min_objects: fewest objects of a scene.
+        max_objects: most objects of a scene.
+        extent: objects stand at x and y in -extent..extent (metres).
+        min_distance: gap between the discs that hold two objects (metres).
+        min_visible_part: of what the picture would show of each object if it stood alone.
+        camera_jitter: the camera moves by up to this along each axis (metres).
+        lamp_jitter: the lamps likewise.
+        height: of the picture that ``pixel_coords`` refer to (pixels).
+        width: likewise.
+    """
+
+    environment: str = "park"
+    min_objects: int = 1
+    max_objects: int = 6
+    extent: float = 2.5
+    min_distance: float = 0.05
+    min_visible_part: float = 0.5
+    camera_jitter: float = 0.3
+    lamp_jitter: float = 1.0
+    height: int = 256
+    width: int = 256
+
+    def __post_init__(self) -> None:
+        if self.environment not in ENVIRONMENTS:
+            raise InputError(
+                f"scene options: environment {self.environment!r}. Expected one of: "
+                f"{', '.join(ENVIRONMENTS)}."
+            )
+        limits = {
+            "min_objects": (1, self.max_objects),
+            "extent": (0.1, 3.0),
+            "min_distance": (0.0, math.inf),
+            "min_visible_part": (0.0, 1.0),
+            "camera_jitter": (0.0, 1.0),
+            "lamp_jitter": (0.0, 1.5),
+            "height": (1, math.inf),
+            "width": (1, math.inf),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise InputError(
+                    f"scene options: {name} {getattr(self, name)}. Expected {low} to {high}."
+                )
+
+
+def sample_objaworld_scene(
+    index: int, split: str, seed: int, options: ObjaWorldOptions
+) -> dict[str, Any]:
+    """Draw the scene number ``index`` of ``split``; the arguments alone decide it.
+
+    Returns:
+        ObjaWorld's scene JSON: "objects" with "shape" (an asset, such as "bench-05"), "3d_coords"
+        (metres; z is the centre's, half the height) and "rotation" (yaw in -pi..pi, 0 looks along
+        +x); "environment", "split", "image_index", "image_filename"; and under "world" the
+        positions of camera and lamps.
+
+    Raises:
+        InputError: so many objects find no place under these options.
+    """
+    random = Random(f"{seed}/{options.environment}/{split}/{index}")
+    scene: dict[str, Any] = {
+        "split": split,
+        "image_index": index,
+        "image_filename": image_filename(split, index),
+        "environment": options.environment,
+        "world": {
+            "camera": _moved(random, CAMERA, options.camera_jitter),
+            "lamps": {
+                lamp.name: _moved(random, lamp.position, options.lamp_jitter) for lamp in LAMPS
+            },
+        },
+    }
+    count = random.randint(options.min_objects, options.max_objects)
+    for _ in range(MAX_STARTS):
+        scene["objects"] = _draw_objects(random, count, options)
+        if len(scene["objects"]) == count and _shows_all(scene, options):
+            return _with_pixels(scene, options)
+    raise InputError(
+        f"scene {index} of {split}: {count} objects found no place in {MAX_STARTS} starts. "
+        "Expected fewer objects, a larger extent, or a smaller min_distance or min_visible_part."
+    )
+
+
+def image_filename(split: str, index: int) -> str:
+    """Return the name of a picture; every environment counts its own."""
+    return f"ObjaWorld_{split}_{index:06d}.png"
+
+
+def scene_key(scene: dict[str, Any]) -> str:
+    """Return a scene's key in ObjaWorld's files: NAME.png_ENVIRONMENT."""
+    return f"{scene['image_filename']}_{scene['environment']}"
+
+
+def _moved(random: Random, position: Vector, jitter: float) -> list[float]:
+    return [coordinate + random.uniform(-jitter, jitter) for coordinate in position]
+
+
+def _draw_objects(random: Random, count: int, options: ObjaWorldOptions) -> list[dict[str, Any]]:
+    """Return ``count`` objects that keep their distance, or fewer if one found no place."""
+    kinds = ENVIRONMENTS[options.environment].kinds
+    footprints: list[Footprint] = []
+    objects: list[dict[str, Any]] = []
+    while len(objects) < count:
+        chosen = random.choice(kinds)
+        asset = random.choice([name for name, (kind, _) in ASSETS.items() if kind == chosen])
+        place = _find_place(random, footprint_radius(asset), footprints, options)
+        if place is None:
+            break
+        footprints.append(place)
+        objects.append(
+            {
+                "shape": asset,
+                "3d_coords": [place.x, place.y, center_height(asset)],
+                "rotation": random.uniform(-math.pi, math.pi),
+            }
+        )
+    return objects
+
+
+def _find_place(
+    random: Random, radius: float, others: list[Footprint], options: ObjaWorldOptions
+) -> Footprint | None:
+    for _ in range(MAX_TRIES):
+        x, y = (random.uniform(-options.extent, options.extent) for _ in range(2))
+        place = Footprint(x, y, radius, square=False, rotation=0.0)
+        if all(may_stand(place, other, options.min_distance, 0.0) for other in others):
+            return place
+    return None
+
+
+def _shows_all(scene: dict[str, Any], options: ObjaWorldOptions) -> bool:
+    """Whether the picture shows enough of each object, compared with the object alone."""
+    alone = [visible_shares(scene | {"objects": [item]})[0] for item in scene["objects"]]
+    together = visible_shares(scene)
+    return all(
+        one > 0 and share >= one * options.min_visible_part
+        for one, share in zip(alone, together, strict=True)
+    )
+
+
+def _with_pixels(scene: dict[str, Any], options: ObjaWorldOptions) -> dict[str, Any]:
+    camera, size = scene["world"]["camera"], (options.height, options.width)
+    objects = [
+        item | {"pixel_coords": [*project(camera, item["3d_coords"], *size)]}
+        for item in scene["objects"]
+    ]
+    return scene | {"objects": objects}

@@ -1,0 +1,48 @@
+"""The optional path tracer shows what the tracer shows: same camera, same things, same light."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from kyvo.errors import InputError, MissingDependencyError
+from kyvo.world import SceneOptions, render, sample_scene
+from kyvo.world.mitsuba_renderer import render_with_mitsuba
+
+SIDE = 48
+OPTIONS = SceneOptions(height=SIDE, width=SIDE)
+
+
+def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mitsuba", None)
+    with pytest.raises(MissingDependencyError, match=r"kyvo\[mitsuba\]"):
+        render_with_mitsuba([], 8, 8)
+
+
+class TestWithMitsuba:
+    """Skipped where the package is not installed."""
+
+    @pytest.fixture(autouse=True)
+    def _needs_mitsuba(self) -> None:
+        pytest.importorskip("mitsuba")
+
+    def test_scenes_look_like_the_tracers(self) -> None:
+        scenes = [sample_scene(index, "test", 3, OPTIONS) for index in range(3)]
+        ours = render(scenes, SIDE, SIDE, 8).astype(float)
+        theirs = render_with_mitsuba(scenes, SIDE, SIDE, 64).astype(float)
+        errors = np.array([[np.mean((a - b) ** 2) for b in theirs] for a in ours])
+        # 27 dB on the scene itself, and each is its own nearest by far.
+        assert np.diag(errors).max() < 130
+        others = errors + np.diag([np.inf] * 3)
+        assert (np.diag(errors) * 1.7 < others.min(axis=1)).all()
+
+    def test_any_frame_is_squeezed_alike(self) -> None:
+        scene = sample_scene(0, "test", 3, OPTIONS)
+        for height, width in ((24, 60), (48, 20)):
+            ours = render([scene], height, width, 8).astype(float)
+            theirs = render_with_mitsuba([scene], height, width, 64).astype(float)
+            assert np.mean((ours - theirs) ** 2) < 160
+
+    def test_bad_numbers_are_refused(self) -> None:
+        with pytest.raises(InputError, match="expected 1 or more"):
+            render_with_mitsuba([], 0, 8)
