@@ -11,9 +11,11 @@ import os
 from collections.abc import Sequence
 
 import kyvo.cli
-from kyvo.world.sampler import WORDS, SceneOptions
-from kyvo.world.tasks import TASKS
+from kyvo.world.sampler import WORDS
+from kyvo.world.tasks import TASKS, scene_options
 from kyvo.world.writer import RENDERERS, WorldOptions, parse_splits, write_world
+
+OPTIONS = ("min_objects", "max_objects", "extent", "camera_jitter", "lamp_jitter", *WORDS)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -34,21 +36,21 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--task",
         choices=TASKS,
         default="scenes",
-        help="what an item is: a scene, an edited pair "
-        "with its instruction, or a scene with a question",
+        help="what an item is: a scene, an edited pair with its instruction, a scene with a "
+        "question, or a scene of ObjaWorld's kind",
     )
     add("--renderer", choices=RENDERERS, default="tracer", help="what draws: mitsuba is an extra")
     add("--image-size", type=int, default=256, help="height and width of the pictures in pixels")
     add("--samples-per-pixel", type=int, default=4, help="rays through each pixel")
-    add("--min-objects", type=int, default=3, help="fewest objects of a scene")
-    add("--max-objects", type=int, default=10, help="most objects of a scene")
-    add(
-        "--extent", type=float, default=3.0, help="metres from the middle that objects stand within"
-    )
-    add("--camera-jitter", type=float, default=0.5, help="metres the camera moves along each axis")
-    add("--lamp-jitter", type=float, default=1.0, help="metres the lamps move along each axis")
+    scenes = parser.add_argument_group("scenes", "what is not given is as in the original data set")
+    add_option = scenes.add_argument
+    add_option("--min-objects", type=int, help="fewest objects of a scene")
+    add_option("--max-objects", type=int, help="most objects of a scene")
+    add_option("--extent", type=float, help="metres from the middle that objects stand within")
+    add_option("--camera-jitter", type=float, help="metres the camera moves along each axis")
+    add_option("--lamp-jitter", type=float, help="metres the lamps move along each axis")
     for name, words in WORDS.items():
-        add(f"--{name}", nargs="+", default=words, choices=words, help=f"{name} of the objects")
+        add_option(f"--{name}", nargs="+", choices=words, help=f"{name} of CLEVR's objects")
     add("--seed", type=int, default=0, help="of scenes and noise")
     add("--workers", type=int, default=os.cpu_count(), help="processes; 0: only this one")
     add("--device", default="cpu", help="where pictures are rendered: cpu or cuda")
@@ -59,18 +61,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> None:
     """Make the world and print what was done."""
     arguments = parse(argv)
-    scenes = SceneOptions(
-        min_objects=arguments.min_objects,
-        max_objects=arguments.max_objects,
-        extent=arguments.extent,
-        camera_jitter=arguments.camera_jitter,
-        lamp_jitter=arguments.lamp_jitter,
+    scenes = scene_options(
+        arguments.task,
         height=arguments.image_size,
         width=arguments.image_size,
-        sizes=tuple(arguments.sizes),
-        colors=tuple(arguments.colors),
-        shapes=tuple(arguments.shapes),
-        materials=tuple(arguments.materials),
+        **{name: getattr(arguments, name) for name in OPTIONS},
     )
     summary = write_world(
         arguments.output,

@@ -5,7 +5,7 @@ FOLDER/SPLIT/texts/NAME.json ({key: text}). Everything streams: memory holds a b
 """
 
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,18 +60,21 @@ class WorldTokenizer:
         folder: Path,
         split: str,
         layout: ReleasedLayout,
-        names: Collection[str] | None = None,
+        keys: Mapping[str, str] | None = None,
     ) -> dict[str, int]:
         """Write the image and the scene file of ``folder``; how many entries of each.
 
-        ``names`` are those of the wanted pictures; None: all.
+        ``keys`` are those of the wanted pictures, by file name; None: all, under their names.
         """
         self._check_codes()
-        pictures = [p for p in list_pictures(folder) if names is None or p.name in names]
-        counts = {"images": _write_entries(layout.image_file(split), self._images(pictures))}
-        scenes = [folder / "scenes" / f"{path.stem}.json" for path in pictures]
-        counts["scenes"] = _write_entries(layout.scene_file(split), self._scenes(scenes))
-        return counts
+        found = list_pictures(folder)
+        wanted = {path.name: path.name for path in found} if keys is None else keys
+        pictures = {wanted[path.name]: path for path in found if path.name in wanted}
+        scenes = {key: folder / "scenes" / f"{path.stem}.json" for key, path in pictures.items()}
+        return {
+            "images": _write_entries(layout.image_file(split), self._images(pictures)),
+            "scenes": _write_entries(layout.scene_file(split), self._scenes(scenes)),
+        }
 
     def tokenize_texts(self, texts: Mapping[str, str], target: Path) -> int:
         """Write texts by key to ``target``; how many."""
@@ -85,22 +88,22 @@ class WorldTokenizer:
                 f"ids for {expected}. Choose the vocabulary or the VQGAN to match."
             )
 
-    def _images(self, paths: Sequence[Path]) -> Iterator[tuple[str, Any]]:
+    def _images(self, pictures: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
+        keys, paths = list(pictures), list(pictures.values())
         starts = range(0, len(paths), self.batch_size)
         for start in tqdm(starts, desc="images", unit="batch", disable=None):
-            part = paths[start : start + self.batch_size]
-            pictures = load_pictures(part, self.image_size)
-            codes = encode_images(self.vqgan, pictures, self.batch_size, self.device)
-            yield from zip((p.name for p in part), codes.reshape(len(part), -1), strict=True)
+            part = slice(start, start + self.batch_size)
+            batch = load_pictures(paths[part], self.image_size)
+            codes = encode_images(self.vqgan, batch, self.batch_size, self.device)
+            yield from zip(keys[part], codes.reshape(len(batch), -1), strict=True)
 
-    def _scenes(self, paths: Sequence[Path]) -> Iterator[tuple[str, Any]]:
-        for path in tqdm(paths, desc="scenes", unit="scene", disable=None):
+    def _scenes(self, scenes: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
+        for key, path in tqdm(scenes.items(), desc="scenes", unit="scene", disable=None):
             scene = read_json(path, "scene")
             if not isinstance(scene, dict) or not isinstance(scene.get("objects"), list):
                 raise InputError(f"scene: {path}: expected an object with a list 'objects'.")
             objects = self._ordered(scene, path)
             ids = self.codec.encode(objects, str(path))
-            key = scene.get("image_filename", f"{path.stem}.png")
             yield key, {"token_ids": ids, "string": self.codec.string(objects, str(path))}
 
     def _ordered(self, scene: dict[str, Any], path: Path) -> list[Any]:
@@ -125,13 +128,13 @@ class WorldTokenizer:
             yield key, {"token_ids": ids, "string": f"{TEXT_START}{text}{TEXT_END}"}
 
 
-def copy_originals(world: Path, split: str, layout: ReleasedLayout) -> None:
-    """Put the split's pictures and scenes where the metric scripts look for them."""
+def copy_originals(folder: Path, target: Path, stems: Collection[str] | None = None) -> None:
+    """Copy pictures and scenes of ``folder`` to ``target``; of some stems only, or None: all."""
     for kind in ("images", "scenes"):
-        target = layout.originals / kind
-        target.mkdir(parents=True, exist_ok=True)
-        for path in sorted((world / split / kind).iterdir()):
-            shutil.copyfile(path, target / path.name)
+        (target / kind).mkdir(parents=True, exist_ok=True)
+        for path in sorted((folder / kind).iterdir()):
+            if stems is None or path.stem in stems:
+                shutil.copyfile(path, target / kind / path.name)
 
 
 def _read_texts(path: Path) -> dict[str, str]:

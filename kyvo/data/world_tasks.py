@@ -13,6 +13,7 @@ from kyvo.data.layout import ReleasedLayout
 from kyvo.data.tokenization import WorldTokenizer, copy_originals
 from kyvo.errors import InputError
 from kyvo.files import read_json
+from kyvo.world.objaworld import scene_key
 
 Counts = Counter[str]
 _EVALUATION = "instruction-following-eval"
@@ -48,7 +49,7 @@ def _scenes(
     tokenizer: WorldTokenizer, folder: Path, layout: ReleasedLayout, is_evaluation: bool
 ) -> Counts:
     if is_evaluation:
-        copy_originals(folder.parent, folder.name, layout)
+        copy_originals(folder, layout.originals)
     return Counter(tokenizer.tokenize_split(folder.parent, folder.name, layout))
 
 
@@ -92,12 +93,31 @@ def _one_set(
     for side in ("source", "target"):
         subfolder = f"{_EVALUATION}-{side}" if kind else ""
         place = replace(layout, suffix=kind or side, subfolder=subfolder)
-        counts.update(tokenizer.tokenize_scenes(folder / side, split, place, rows.keys()))
+        names = {name: name for name in rows}
+        counts.update(tokenizer.tokenize_scenes(folder / side, split, place, names))
     place = replace(layout, subfolder=_EVALUATION if kind else "")
     name = f"text_instructions_{kind}" if kind else "text_instructions"
     texts = {key: f" {row['instruction']}" for key, row in rows.items()}
     counts["instructions"] = tokenizer.tokenize_texts(texts, place.text_file(split, name))
     return counts
+
+
+def _environments(
+    tokenizer: WorldTokenizer, folder: Path, layout: ReleasedLayout, is_evaluation: bool
+) -> Counts:
+    """ObjaWorld's keys name the environment, and originals lie in one folder of each."""
+    scenes = (read_json(path, "scene") for path in sorted((folder / "scenes").glob("*.json")))
+    stems: dict[str, set[str]] = {}
+    keys = {}
+    for scene in scenes:
+        keys[scene["image_filename"]] = scene_key(scene)
+        stems.setdefault(scene["environment"], set()).add(Path(scene["image_filename"]).stem)
+    if is_evaluation:
+        for environment, chosen in stems.items():
+            target = layout.originals / f"output-{environment}-large-10K-6"
+            copy_originals(folder, target, chosen)
+    place = replace(layout, suffix="")
+    return Counter(tokenizer.tokenize_scenes(folder, folder.name, place, keys))
 
 
 def _read_rows(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -113,4 +133,5 @@ _TOKENIZERS: Mapping[str, Callable[[WorldTokenizer, Path, ReleasedLayout, bool],
     "scenes": _scenes,
     "instructions": _instructions,
     "questions": _questions,
+    "objaworld": _environments,
 }

@@ -87,7 +87,8 @@ def write_distributions(folder: Path, output: Path) -> None:
         "objects in a scene": Counter(len(scene["objects"]) for scene in scenes)
     }
     for name in ("size", "material", "shape", "color"):
-        words = Counter(item[name] for item in objects if name in item)
+        # ObjaWorld's shapes name a variant: bench-05.
+        words = Counter(item[name].partition("-")[0] for item in objects if name in item)
         counts |= {name: words} if words else {}
     for text in (text for item in items for text in item.texts.values()):
         for name in ("kind", "family", "answer"):

@@ -1,18 +1,23 @@
-"""What a world is made of: scenes alone, edited pairs with instructions, scenes with questions.
+"""What a world is made of: scenes, edited pairs with instructions, scenes with questions.
 
 An item of a world is one number of a split: its scenes, each to be shown in a picture, and what is
 said about them.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from random import Random
 from typing import Any
 
+import numpy as np
+
 from kyvo.errors import InputError
+from kyvo.world import objaworld
 from kyvo.world.instructions import KINDS, sample_edit
+from kyvo.world.objaworld import ObjaWorldOptions
 from kyvo.world.questions import ask
-from kyvo.world.sampler import SceneOptions, sample_scene
+from kyvo.world.sampler import SceneOptions, image_filename, sample_scene
+from kyvo.world.tracer import render
 
 Scene = dict[str, Any]
 
@@ -36,14 +41,22 @@ class WorldTask:
 
     Attributes:
         scene_folders, text_folders: the keys of every ``Item``.
-        splits: sizes of the splits as in the paper; its test split is held out.
+        splits: sizes of the splits, where the paper has them as there; test is held out.
         sample: (index, split, seed, options) -> Item; these alone decide it.
+        options: class of the options.
+        image_filename: (split, index) -> name of an item's pictures.
+        render: draws scenes, with the arguments of the tracer.
+        has_mitsuba: whether Mitsuba can draw them too.
     """
 
     scene_folders: tuple[str, ...]
     text_folders: tuple[str, ...]
     splits: Mapping[str, int]
-    sample: Callable[[int, str, int, SceneOptions], Item]
+    sample: Callable[[int, str, int, Any], Item]
+    options: type = SceneOptions
+    image_filename: Callable[[str, int], str] = image_filename
+    render: Callable[..., np.ndarray] = render
+    has_mitsuba: bool = True
 
 
 def _sample_scene(index: int, split: str, seed: int, options: SceneOptions) -> Item:
@@ -63,6 +76,13 @@ def _sample_question(index: int, split: str, seed: int, options: SceneOptions) -
     return Item({"": scene}, {"questions": ask(scene, random).as_json()})
 
 
+def _sample_objaworld(index: int, split: str, seed: int, options: ObjaWorldOptions) -> Item:
+    """The environments take turns."""
+    environment = list(objaworld.ENVIRONMENTS)[index % len(objaworld.ENVIRONMENTS)]
+    chosen = replace(options, environment=environment)
+    return Item({"": objaworld.sample_objaworld_scene(index, split, seed, chosen)}, {})
+
+
 TASKS: Mapping[str, WorldTask] = {
     "scenes": WorldTask(("",), (), {"train": 120_000, "test": 2_000}, _sample_scene),
     "instructions": WorldTask(
@@ -74,6 +94,16 @@ TASKS: Mapping[str, WorldTask] = {
     "questions": WorldTask(
         ("",), ("questions",), {"train": 20_000, "test": 2_000}, _sample_question
     ),
+    "objaworld": WorldTask(
+        ("",),
+        (),
+        {"train": 20_000, "test": 2_000},
+        _sample_objaworld,
+        options=ObjaWorldOptions,
+        image_filename=objaworld.image_filename,
+        render=objaworld.render,
+        has_mitsuba=False,
+    ),
 }
 
 
@@ -82,3 +112,17 @@ def get_task(name: str) -> WorldTask:
     if name not in TASKS:
         raise InputError(f"no world task {name!r}; known: {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def scene_options(task: str, **given: Any) -> Any:
+    """The options of a task's scenes; a value of None leaves the default.
+
+    Raises:
+        InputError: an option that such scenes do not have, or an impossible value.
+    """
+    options = get_task(task).options
+    wanted = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
+    known = {field.name for field in fields(options)}
+    if unknown := sorted(wanted.keys() - known):
+        raise InputError(f"scenes of {task!r} have no {', '.join(unknown)}. Leave it out.")
+    return options(**wanted)

@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
@@ -31,9 +30,10 @@ from tqdm import tqdm
 from kyvo.errors import InputError
 from kyvo.files import atomic_file, check_output_name, read_json, write_json
 from kyvo.world.mitsuba_renderer import render_with_mitsuba
-from kyvo.world.sampler import SceneOptions, image_filename
+from kyvo.world.objaworld import ObjaWorldOptions
+from kyvo.world.sampler import SceneOptions
 from kyvo.world.tasks import WorldTask, get_task
-from kyvo.world.tracer import find_device, render
+from kyvo.world.tracer import find_device
 
 PNG_COMPRESSION = 3
 """Three times as fast as Pillow's default of 6, files a tenth larger."""
@@ -45,18 +45,15 @@ Otherwise a third of their time goes into page faults.
 """
 
 
-RENDERERS: Mapping[str, Callable[..., np.ndarray]] = {
-    "tracer": render,
-    "mitsuba": render_with_mitsuba,
-}
-"""What draws the pictures; all take the arguments of ``render``."""
+RENDERERS = ("tracer", "mitsuba")
+"""What draws the pictures."""
 
 
 @dataclass(frozen=True)
 class WorldOptions:
     """Everything that decides the bytes of a world's files."""
 
-    scenes: SceneOptions
+    scenes: SceneOptions | ObjaWorldOptions
     samples_per_pixel: int = 4
     seed: int = 0
     task: str = "scenes"
@@ -133,8 +130,11 @@ def write_world(
         )
     find_device(device)
     task = get_task(options.task)
-    if options.renderer not in RENDERERS:
-        raise InputError(f"renderer {options.renderer!r}: expected {' or '.join(RENDERERS)}.")
+    possible = RENDERERS if task.has_mitsuba else RENDERERS[:1]
+    if options.renderer not in possible:
+        raise InputError(
+            f"renderer {options.renderer!r}: expected {' or '.join(possible)} for {options.task}."
+        )
     folder = Path(folder)
     _claim(folder, options)
     start = time.monotonic()
@@ -209,7 +209,7 @@ def _missing(
         indices = [
             index
             for index in range(count)
-            if not _is_whole(folder / split, task, image_filename(split, index))
+            if not _is_whole(folder / split, task, task.image_filename(split, index))
         ]
         for start in range(0, len(indices), batch_size):
             yield _Batch(split, tuple(indices[start : start + batch_size]))
@@ -265,7 +265,7 @@ def _write_batch(folder: Path, options: WorldOptions, device: str, batch: _Batch
     placed = [(name, scene) for item in items for name, scene in item.scenes.items()]
     size = (options.scenes.height, options.scenes.width)
     scenes = [scene for _, scene in placed]
-    draw = RENDERERS[options.renderer]
+    draw = render_with_mitsuba if options.renderer == "mitsuba" else task.render
     pictures = draw(scenes, *size, options.samples_per_pixel, device, options.seed)
     for (name, scene), picture in zip(placed, pictures, strict=True):
         image_path, scene_path = _scene_paths(split, name, scene["image_filename"])
@@ -274,6 +274,6 @@ def _write_batch(folder: Path, options: WorldOptions, device: str, batch: _Batch
         write_json(scene_path, scene, durable=False)
     for index, item in zip(batch.indices, items, strict=True):
         for name, value in item.texts.items():
-            path = _text_path(split, name, image_filename(batch.split, index))
+            path = _text_path(split, name, task.image_filename(batch.split, index))
             write_json(path, value, durable=False)
     return len(items)

@@ -92,7 +92,7 @@ def test_the_data_set_reads_what_was_written(world: Path, tmp_path: Path) -> Non
     codec = CODECS["clevr"]
     layout = ReleasedLayout(tmp_path / "data", "clevr")
     WorldTokenizer(codec, _model(), SIZE).tokenize_split(world, "train", layout)
-    copy_originals(world, "train", layout)
+    copy_originals(world / "train", layout.originals)
     dataset = kyvo_dataset(
         vocabulary=codec.vocabulary,
         task="I-3",

@@ -11,11 +11,15 @@ from released_tree import SIZES, write_tokenizer
 
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.metrics import load_evaluation, score_scenes
+from kyvo.scenes import SceneCodec, get_schema
+from kyvo.text import load_text_tokenizer
+from kyvo.vocabulary import get_vocabulary
 
 ROOT = Path(__file__).parents[2]
 SPLITS = ("--splits", "train:6", "test:10")
 SMALL = ("--image-size", "64", "--samples-per-pixel", "1", "--workers", "0")
-TASKS = ("scenes", "instructions", "questions")
+TASKS = {"scenes": "clevr", "instructions": "clevr", "questions": "clevr", "objaworld": "objaworld"}
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +39,12 @@ def data(tmp_path_factory):
         attn_resolutions=(),
     )
     save_vqgan(VQGAN(shape), folder / "vqgan/own", "own")
-    for task in TASKS:
+    for task, dataset in TASKS.items():
         world = str(folder / task)
         load_script("make_world").main(["--task", task, "--output", world, *SPLITS, *SMALL])
         command = ["--world", world, "--vqgan", str(folder / "vqgan/own")]
         command += ["--tokenizer", str(folder / "tokenizer.model"), "--device", "cpu"]
+        command += ["--dataset", dataset, "--schema", dataset, "--vocabulary", dataset]
         load_script("tokenize_world").main([*command, "--output", str(folder / "data")])
     return folder
 
@@ -50,19 +55,21 @@ def read(path):
 
 def test_the_papers_configs_take_it_by_its_root(data, capsys):
     configs = [
-        *(ROOT / "configs/llama3_2/train/clevr").glob("*.yaml"),
-        *(ROOT / "configs/llama3_2/eval/clevr").glob("**/*.yaml"),
+        path
+        for dataset in ("clevr", "objaworld")
+        for kind in ("train", "eval")
+        for path in (ROOT / f"configs/llama3_2/{kind}/{dataset}").glob("**/*.yaml")
     ]
-    assert len(configs) == 4 + 8
+    assert len(configs) == 4 + 8 + 2 + 2
     overrides = [f"data_root={data}/data", f"tokenizer={data}", "device=cpu", "checkpoint=null"]
     sizes = [f"model.{name}={size}" for name, size in SIZES.items()]
     for kind, more in (("train", ["llama_weights=null"]), ("eval", [])):
         chosen = [str(path) for path in configs if f"/{kind}/" in str(path)]
         load_script("validate").main([*chosen, *overrides, *sizes, *more])
     printed = capsys.readouterr().out
-    assert printed.count(": good") == 12
-    assert printed.count("6 samples of ") == 4
-    assert printed.count("10 of 10 samples") == 3
+    assert printed.count(": good") == 16
+    assert printed.count("6 samples of ") == 6
+    assert printed.count("10 of 10 samples") == 5
     assert printed.count("2 of 2 samples") == 5
 
 
@@ -101,3 +108,25 @@ def test_splits_share_no_scene(data):
                 for path in (data / task / split / folder / "scenes").iterdir()
             ]
             assert len(set(seen)) == len(seen) == 16
+
+
+def test_perfect_predictions_of_objaworld_score_one(data, tmp_path):
+    """Keys and folders are those that the metric looks for; only quantisation is between."""
+    base = data / "data/pretokenized-data/objaworld"
+    scenes = read(base / "3d-scenes/test_tokenized_scenes.json")
+    assert scenes.keys() == read(base / "images/test_vqgan_indices.json").keys()
+    codec = SceneCodec(
+        get_schema("objaworld"),
+        get_vocabulary("objaworld"),
+        load_text_tokenizer(data / "tokenizer.model", get_vocabulary("objaworld")),
+    )
+    rows = [
+        {"key": key, "objects": codec.read(entry["token_ids"])[0]} for key, entry in scenes.items()
+    ]
+    assert {key.rpartition("_")[2] for key in scenes} == {"park", "livingroom"}
+    predictions = tmp_path / "predicted_scenes_x.json"
+    predictions.write_text(json.dumps({"scenes": rows}))
+    truth = data / "data/images-and-scenes-for-evaluation/objaworld/original_images"
+    evaluation = load_evaluation(predictions, truth, "objaworld")
+    assert score_scenes(evaluation, [0.1]).mean == 1
+    assert evaluation.notes == ()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from kyvo.errors import InputError
 from kyvo.world import SceneOptions, render, sample_scene
-from kyvo.world.tasks import TASKS
+from kyvo.world.tasks import TASKS, scene_options
 from kyvo.world.writer import WorldOptions, parse_splits, write_world
 
 SCENES = SceneOptions(min_objects=1, max_objects=3, height=16, width=16)
@@ -35,17 +35,17 @@ def test_bytes_do_not_depend_on_workers_and_batches(tmp_path: Path) -> None:
     assert len(first) == 1 + 2 * 7
 
 
-@pytest.mark.parametrize("task", ["instructions", "questions"])
+@pytest.mark.parametrize("task", ["instructions", "questions", "objaworld"])
 def test_other_tasks_too_are_the_same_however_they_are_made(tmp_path: Path, task: str) -> None:
-    scenes = SceneOptions(min_objects=3, max_objects=6, height=16, width=16)
+    scenes = scene_options(task, min_objects=3, max_objects=5, height=16, width=16)
     options = WorldOptions(scenes, samples_per_pixel=1, seed=4, task=task)
     for name, workers, batch_size in (("a", 0, 1), ("b", 2, 3)):
         write_world(tmp_path / name, {"test": 7}, options, workers=workers, batch_size=batch_size)
     first = contents(tmp_path / "a")
     assert first == contents(tmp_path / "b")
-    files = {"instructions": 5, "questions": 3}[task]
+    files = {"instructions": 5, "questions": 3, "objaworld": 2}[task]
     assert len(first) == 1 + 7 * files
-    lost = [name for name in first if task in name or "target" in name][:2]
+    lost = [name for name in first if name != "world.json"][::6]
     for name in lost:
         (tmp_path / "a" / name).unlink()
     write_world(tmp_path / "a", {"test": 7}, options)
@@ -128,4 +128,14 @@ def test_the_papers_splits_are_the_default() -> None:
         "scenes": {"train": 120_000, "test": 2_000},
         "instructions": {"train": 100_000, "test": 2_500},
         "questions": {"train": 20_000, "test": 2_000},
+        "objaworld": {"train": 20_000, "test": 2_000},
     }
+
+
+def test_options_that_a_task_lacks_are_refused() -> None:
+    with pytest.raises(InputError, match=r"scenes of 'objaworld' have no colors"):
+        scene_options("objaworld", colors=["red"], extent=None)
+    assert scene_options("scenes", colors=["red"], extent=None).colors == ("red",)
+    options = WorldOptions(scene_options("objaworld"), task="objaworld", renderer="mitsuba")
+    with pytest.raises(InputError, match="expected tracer for objaworld"):
+        write_world("nowhere", {"test": 1}, options)
