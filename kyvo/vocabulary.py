@@ -1,13 +1,19 @@
 """The id space: one range of ids per block of tokens. Every id in the project comes from here.
 
 Blocks follow each other: text, numbers, markers, image codes, shape codes. The released data
-sets and models fix the first three presets (Kyvo, arXiv 2506.08002, and its released code).
+sets and models fix the first three presets (Kyvo, arXiv 2506.08002, and its released code). An
+own domain has its vocabulary in a yaml file (DATA.md).
 """
 
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
-from kyvo.errors import InputError
+from kyvo.config import load_config
+from kyvo.errors import InputError, Problems
 
 SCENE_START, SCENE_END = "[SCENE-START]", "[SCENE-END]"
 OBJECT_START, OBJECT_END = "[OBJECT-START]", "[OBJECT-END]"
@@ -15,6 +21,8 @@ IMAGE_START, IMAGE_END = "[IMAGE-START]", "[IMAGE-END]"
 TEXT_START, TEXT_END = "[TEXT-START]", "[TEXT-END]"
 OUTPUT_START = "[OUTPUT-START]"
 
+_MOST_NUMBERS, _MOST_DECIMALS = 100_000, 6
+_MARKER = re.compile(r"\[[A-Z0-9_-]+\]")
 _AROUND = (IMAGE_START, IMAGE_END, TEXT_START, TEXT_END, OUTPUT_START)
 _OBJECT = (SCENE_START, SCENE_END, OBJECT_START, OBJECT_END)
 _CLEVR_MARKERS = (*_OBJECT, "[SIZE]", "[COLOR]", "[MATERIAL]", "[SHAPE]", "[LOCATION]", *_AROUND)
@@ -207,8 +215,116 @@ _PRESETS = (
 VOCABULARIES = {preset.name: preset for preset in _PRESETS}
 
 
+@dataclass(frozen=True)
+class NumberRange:
+    """The numbers low, low + step, ..., high, as a yaml file gives them."""
+
+    low: float
+    high: float
+    step: float
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.low, self.high, self.step))):
+            raise InputError("low, high and step: expected finite numbers")
+        if self.step <= 0 or self.high < self.low:
+            raise InputError("expected low <= high and a step above 0")
+        steps = (self.high - self.low) / self.step
+        if steps > _MOST_NUMBERS:
+            raise InputError(
+                f"{steps:.0f} steps from low to high, expected {_MOST_NUMBERS} at most"
+            )
+        if abs(steps - round(steps)) > 1e-6:
+            raise InputError(f"{steps:.6g} steps from low to high, expected a whole number")
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The numbers, ascending."""
+        count = round((self.high - self.low) / self.step)
+        return tuple(round(self.low + i * self.step, 9) for i in range(count + 1))
+
+
+def check_markers(markers: Sequence[str]) -> None:
+    """Raise InputError, for all that is wrong, unless fields can have these markers."""
+    problems = Problems()
+    for index, marker in enumerate(markers):
+        problems.attempt(_check_marker, marker, markers[:index])
+    problems.raise_any()
+
+
+def _check_marker(marker: str, earlier: Sequence[str]) -> None:
+    if not _MARKER.fullmatch(marker):
+        raise InputError(f"marker {marker!r}: expected capitals in brackets, such as [SIZE]")
+    if marker in _OBJECT or marker in _AROUND:
+        raise InputError(f"marker {marker!r}: every vocabulary has it. Choose another name.")
+    if marker in earlier:
+        raise InputError(f"marker {marker!r} stands there twice. Choose another name.")
+
+
+def check_numbers(ranges: Sequence[NumberRange], decimals: int) -> None:
+    """Raise InputError if a number is lost when it is written with so many decimals."""
+    if not 0 <= decimals <= _MOST_DECIMALS:
+        raise InputError(f"decimals: expected 0 to {_MOST_DECIMALS}, found {decimals}")
+    for value in (value for numbers in ranges for value in numbers.values):
+        if float(format_number(value, decimals)) != value:
+            raise InputError(
+                f"{value} cannot be written with {decimals} decimals. "
+                "Raise decimals, or choose a coarser step."
+            )
+
+
+def _check_count(key: str, count: int) -> None:
+    if count < 1:
+        raise InputError(f"{key}: expected 1 or more, found {count}")
+
+
+@dataclass(frozen=True)
+class _VocabularyFile:
+    """The keys of a vocabulary's yaml file."""
+
+    text: Literal["llama", "mini"]
+    numbers: tuple[NumberRange, ...]
+    decimals: int
+    markers: tuple[str, ...]
+    num_image_codes: int
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        problems.attempt(check_numbers, self.numbers, self.decimals)
+        problems.attempt(check_markers, self.markers)
+        problems.attempt(_check_count, "num_image_codes", self.num_image_codes)
+        problems.raise_any()
+
+    @property
+    def number_strings(self) -> tuple[str, ...]:
+        """The distinct strings of all ranges, ascending."""
+        values = {value for numbers in self.numbers for value in numbers.values}
+        return tuple(format_number(value, self.decimals) for value in sorted(values))
+
+
+# The presets whose text ids, BOS, EOS and tokenizer a file may take over.
+_TEXTS = {"llama": "clevr", "mini": "mini"}
+
+
+def _read_vocabulary(path: str) -> Vocabulary:
+    file = load_config(_VocabularyFile, path)
+    return replace(
+        VOCABULARIES[_TEXTS[file.text]],
+        name=path,
+        numbers=file.number_strings,
+        markers=(*_OBJECT, *file.markers, *_AROUND),
+        num_image_codes=file.num_image_codes,
+    )
+
+
 def get_vocabulary(name: str) -> Vocabulary:
-    """The preset called ``name``; InputError lists the presets if there is none."""
+    """The preset called ``name``, or the vocabulary of the yaml file ``name``.
+
+    Raises:
+        InputError: there is no such preset, or the file has problems; it lists them.
+    """
+    if name.endswith(".yaml"):
+        return _read_vocabulary(name)
     if name not in VOCABULARIES:
-        raise InputError(f"no vocabulary '{name}'; known: {', '.join(VOCABULARIES)}")
+        known = ", ".join(VOCABULARIES)
+        raise InputError(f"no vocabulary '{name}'; known: {known}, or the path of a .yaml file")
     return VOCABULARIES[name]

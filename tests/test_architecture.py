@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "devices": {"errors", "files"},
     "tensors": {"errors", "files"},
     "config": {"errors", "files"},
-    "vocabulary": {"errors"},
+    "vocabulary": {"errors", "config"},
     "text": {"errors", "files", "vocabulary"},
     "scenes": FOUNDATION,
     "optim": FOUNDATION,

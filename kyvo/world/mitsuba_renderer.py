@@ -240,11 +240,16 @@ def _film_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _squeeze(linear_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Average into the pixels of the squeezed picture and encode as sRGB, uint8."""
+    """Average into the pixels of the squeezed picture; sRGB, uint8."""
     channels = [
         np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BOX))
         for channel in np.moveaxis(linear_HW3.astype(np.float32), -1, 0)
     ]
-    linear = np.clip(np.stack(channels, -1), 0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return encode_srgb(np.stack(channels, -1))
+
+
+def encode_srgb(linear: np.ndarray) -> np.ndarray:
+    """Linear light as sRGB levels, uint8 (IEC 61966-2-1)."""
+    light = np.clip(linear, 0, 1)
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return np.round(255 * encoded).astype(np.uint8)
