@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from kyvo.errors import InputError, Problems
+from kyvo.errors import InputError, InputErrors, Problems
 from kyvo.files import require_file
 
 T = TypeVar("T")
@@ -159,6 +159,9 @@ def _build_dataclass(cls: type, values: Any, where: str, problems: list[str]) ->
         return None
     try:
         return cls(**arguments)
+    except InputErrors as errors:
+        problems += [f"{where + ': ' if where else ''}{message}" for message in errors.messages]
+        return None
     except ValueError as error:
         problems.append(f"{where + ': ' if where else ''}{error}")
         return None

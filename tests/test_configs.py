@@ -7,6 +7,7 @@ import pytest
 
 from kyvo.config import load_config
 from kyvo.decoding import GenerationConfig
+from kyvo.errors import InputError
 from kyvo.evaluation.table import load_table
 from kyvo.images.training import VQGANTrainingConfig
 from kyvo.training import TrainingConfig
@@ -153,3 +154,15 @@ def test_tables_name_configs_that_exist(name: str) -> None:
         if kind is GenerationConfig and (CONFIGS / run).is_relative_to(folder)
     }
     assert named == runs
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("train", "clevr/recognition"), ("eval", "clevr/recognition")]
+)
+def test_a_bad_vocabulary_does_not_hide_a_bad_schema(kind: str, name: str) -> None:
+    cls = {"train": TrainingConfig, "eval": GenerationConfig}[kind]
+    path = CONFIGS / "llama3_2" / kind / f"{name}.yaml"
+    with pytest.raises(
+        InputError, match=r"(?s)2 problems:.*no vocabulary 'a'.*no scene schema 'b'"
+    ):
+        load_config(cls, path, ["vocabulary=a", "scene_schema=b"])

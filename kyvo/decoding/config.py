@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from kyvo.config import Component, From
 from kyvo.decoding.sampling import GREEDY, Sampling
+from kyvo.errors import Problems
 from kyvo.scenes import get_schema
 from kyvo.vocabulary import get_vocabulary
 
@@ -40,8 +41,10 @@ class GenerationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        get_vocabulary(self.vocabulary)
-        get_schema(self.scene_schema)
+        problems = Problems()
+        problems.attempt(get_vocabulary, self.vocabulary)
+        problems.attempt(get_schema, self.scene_schema)
+        problems.raise_any()
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:

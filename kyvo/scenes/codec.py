@@ -204,14 +204,8 @@ def _checked(fld: Field, item: Mapping[str, Any], place: str) -> Any:
     if fld.key not in item:
         raise InputError(f"{place} is missing. Add it, or choose another schema.")
     value = item[fld.key]
+    if fault := next(fld.faults(value), None):
+        raise InputError(f"{place}: {fault}")
     if isinstance(fld, WordField):
-        if value not in fld.words:
-            raise InputError(f"{place} is {value!r}, expected one of {', '.join(fld.words)}")
         return value
-    numeric = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
-    if not numeric or len(value) != len(fld.axes):
-        raise InputError(f"{place} is {value!r}, expected {len(fld.axes)} numbers")
-    try:
-        return [axis.snap(v) for axis, v in zip(fld.axes, value, strict=True)]
-    except InputError as error:
-        raise InputError(f"{place}: {error}") from None
+    return [axis.snap(number) for axis, number in zip(fld.axes, value, strict=True)]

@@ -24,7 +24,7 @@ class WordField:
     def faults(self, value: object) -> Iterator[str]:
         """What keeps ``value`` from being this field's."""
         if value not in self.words:
-            yield f"is {value!r:.60}, expected one of {', '.join(self.words)}"
+            yield f"{value!r:.60}, expected one of {', '.join(self.words)}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class NumberField:
         """What keeps ``value`` from being this field's: every axis is looked at."""
         numbers = value if isinstance(value, list | tuple) else ()
         if len(numbers) != len(self.axes) or not {*map(type, numbers)} <= {int, float}:
-            yield f"is {value!r:.60}, expected {len(self.axes)} numbers"
+            yield f"{value!r:.60}, expected {len(self.axes)} numbers"
             return
         for axis, number in zip(self.axes, numbers, strict=True):
             try:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from kyvo.config import Component, From
+from kyvo.errors import Problems
 from kyvo.models.weights import HeadStart
 from kyvo.scenes import get_schema
 from kyvo.training.loss import Normalization
@@ -80,9 +81,11 @@ class TrainingConfig:
     resume: Literal["auto", "never"] = "auto"
 
     def __post_init__(self) -> None:
-        get_vocabulary(self.vocabulary)
+        problems = Problems()
+        problems.attempt(get_vocabulary, self.vocabulary)
         if self.scene_schema is not None:
-            get_schema(self.scene_schema)
+            problems.attempt(get_schema, self.scene_schema)
+        problems.raise_any()
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value < 1:

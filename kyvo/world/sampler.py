@@ -102,8 +102,10 @@ def sample_scene(index: int, split: str, seed: int, options: SceneOptions) -> di
     """
     random = Random(f"{seed}/{split}/{index}")
     world = {
-        "camera": _moved(random, CAMERA, options.camera_jitter),
-        "lamps": {lamp.name: _moved(random, lamp.position, options.lamp_jitter) for lamp in LAMPS},
+        "camera": jittered(random, CAMERA, options.camera_jitter),
+        "lamps": {
+            lamp.name: jittered(random, lamp.position, options.lamp_jitter) for lamp in LAMPS
+        },
     }
     count = random.randint(options.min_objects, options.max_objects)
     for _ in range(MAX_STARTS):
@@ -140,7 +142,8 @@ def _offset(item: dict[str, Any], other: dict[str, Any], direction: str) -> floa
     return float(sum((there - here) * along for here, there, along in triples))
 
 
-def _moved(random: Random, position: Sequence[float], jitter: float) -> list[float]:
+def jittered(random: Random, position: Sequence[float], jitter: float) -> list[float]:
+    """Return ``position`` moved by up to ``jitter`` along each axis."""
     return [coordinate + random.uniform(-jitter, jitter) for coordinate in position]
 
 

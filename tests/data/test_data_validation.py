@@ -134,9 +134,9 @@ def test_scenes_that_do_not_fit_the_schema(world: Path) -> None:
     place = f"scenes/{FIRST}.json: objects[0]: "
     assert problems_of(world) == [
         f"{place}'heading' is missing",
-        f"{place}'type': is 'raft', expected one of ferry, tanker, yacht",
-        f"{place}'flag_color': is 3, expected one of red, green, yellow",
-        f"{place}'position': is [12, 'x'], expected 2 numbers",
+        f"{place}'type': 'raft', expected one of ferry, tanker, yacht",
+        f"{place}'flag_color': 3, expected one of red, green, yellow",
+        f"{place}'position': [12, 'x'], expected 2 numbers",
         f"{place}'length': overall = 250.5, expected 40.0 to 200.0 metres",
         f"scenes/{FIRST}.json: objects[1]: expected an object with fields, found 'ship'",
         f"scenes/{SECOND}.json: image_filename is 'other.png', expected '{SECOND}.png'.",

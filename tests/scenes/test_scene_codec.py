@@ -158,10 +158,10 @@ class TestObjaWorldFiles:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"color": "pink"}, r"'color' is 'pink', expected one of gray, red"),
-        ({"color": None}, r"'color' is None"),
-        ({"color": ["red"]}, r"'color' is \['red'\]"),
-        ({"3d_coords": [0, 0]}, r"'3d_coords' is \[0, 0\], expected 3 numbers"),
+        ({"color": "pink"}, r"'color': 'pink', expected one of gray, red"),
+        ({"color": None}, r"'color': None"),
+        ({"color": ["red"]}, r"'color': \['red'\]"),
+        ({"3d_coords": [0, 0]}, r"'3d_coords': \[0, 0\], expected 3 numbers"),
         ({"3d_coords": [0, 0, 0, 0]}, r".*expected 3 numbers"),
         ({"3d_coords": [0, 0, "0"]}, r".*expected 3 numbers"),
         ({"3d_coords": [0, 0, True]}, r".*expected 3 numbers"),

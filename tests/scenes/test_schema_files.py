@@ -121,10 +121,10 @@ def test_every_fault_of_an_object_is_told() -> None:
     faults = HARBOUR.faults({"type": "boat", "position": [11, -1.5], "heading": 90, "length": [60]})
     assert faults == [
         "'flag_color' is missing",
-        "'type': is 'boat', expected one of ferry, tanker, yacht",
+        "'type': 'boat', expected one of ferry, tanker, yacht",
         "'position': east = 11, expected 0.0 to 10.0 hundreds of metres",
         "'position': north = -1.5, expected 0.0 to 10.0 hundreds of metres",
-        "'heading': is 90, expected 1 numbers",
+        "'heading': 90, expected 1 numbers",
     ]
     assert HARBOUR.faults([1]) == ["expected an object with fields, found [1]"]
 

@@ -12,8 +12,7 @@ from kyvo.world.objaworld.environments import ENVIRONMENTS
 from kyvo.world.objaworld.models import ASSETS, center_height, footprint_radius
 from kyvo.world.objaworld.pictures import CAMERA, visible_shares
 from kyvo.world.placement import Footprint, may_stand
-from kyvo.world.sampler import MAX_STARTS, MAX_TRIES
-from kyvo.world.stage import Vector
+from kyvo.world.sampler import MAX_STARTS, MAX_TRIES, jittered
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,9 @@ def sample_objaworld_scene(
         "image_filename": image_filename(split, index),
         "environment": options.environment,
         "world": {
-            "camera": _moved(random, CAMERA, options.camera_jitter),
+            "camera": jittered(random, CAMERA, options.camera_jitter),
             "lamps": {
-                lamp.name: _moved(random, lamp.position, options.lamp_jitter) for lamp in LAMPS
+                lamp.name: jittered(random, lamp.position, options.lamp_jitter) for lamp in LAMPS
             },
         },
     }
@@ -113,10 +112,6 @@ def image_filename(split: str, index: int) -> str:
 def scene_key(scene: dict[str, Any]) -> str:
     """Return a scene's key in ObjaWorld's files: NAME.png_ENVIRONMENT."""
     return f"{scene['image_filename']}_{scene['environment']}"
-
-
-def _moved(random: Random, position: Vector, jitter: float) -> list[float]:
-    return [coordinate + random.uniform(-jitter, jitter) for coordinate in position]
 
 
 def _draw_objects(random: Random, count: int, options: ObjaWorldOptions) -> list[dict[str, Any]]:
