@@ -40,6 +40,10 @@ class Problems:
     def __init__(self) -> None:
         self.messages: list[str] = []
 
+    def add(self, message: str) -> None:
+        """Note a problem."""
+        self.messages.append(message)
+
     def attempt(
         self, function: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> T | None:
@@ -47,7 +51,8 @@ class Problems:
         try:
             return function(*args, **kwargs)
         except InputError as error:
-            self.messages += error.messages if isinstance(error, InputErrors) else [str(error)]
+            for message in error.messages if isinstance(error, InputErrors) else [str(error)]:
+                self.add(message)
             return None
 
     def raise_any(self, source: str | None = None) -> None:

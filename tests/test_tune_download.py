@@ -16,17 +16,32 @@ LLAMA = {
 }
 
 
-def test_llama_arrives_where_the_readme_says(tmp_path: Path) -> None:
-    target = "./llama-3-models/Llama3.2-1B/"
-    command = ["tune", "download", "meta-llama/Llama-3.2-1B", "--output-dir", target]
-    with serve({"models/meta-llama/Llama-3.2-1B": LLAMA}) as hub:
-        done = subprocess.run(
-            [Path(sys.executable).parent / command[0], *command[1:]],
-            cwd=tmp_path,
-            env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "cache")},
-            capture_output=True,
-            text=True,
-        )
-    assert done.returncode == 0, done.stderr
-    for path, content in LLAMA.items():
-        assert (tmp_path / target / path).read_bytes() == content
+COMMANDS = (Path(__file__).parent / "released/commands.txt").read_text().splitlines()
+
+
+def test_llama_arrives_and_moves_as_the_readme_says(tmp_path: Path) -> None:
+    """Its commands for both models, word for word."""
+    downloads = [line for line in COMMANDS if line.startswith("tune download ")]
+    moves = [line for line in COMMANDS if line.startswith("mv ")]
+    assert len(downloads) == len(moves) == 2
+    models = [line.split()[2] for line in downloads]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with serve({f"models/{model}": LLAMA for model in models}) as hub:
+        settings = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "cache"), "PATH": path}
+        for line in [*downloads, *moves]:
+            done = subprocess.run(
+                ["bash", "-c", line],
+                cwd=tmp_path,
+                env={**os.environ, **settings},
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr
+            if line in downloads:
+                target = tmp_path / line.split()[-1]
+                for name, content in LLAMA.items():
+                    assert (target / name).read_bytes() == content
+    for line in moves:
+        target = tmp_path / line.split()[-1]
+        for name in ("consolidated.00.pth", "params.json", "tokenizer.model"):
+            assert (target / name).read_bytes() == LLAMA[f"original/{name}"]

@@ -6,10 +6,9 @@ streams.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,43 +17,31 @@ from tqdm import tqdm
 from kyvo.data.layout import ReleasedLayout
 from kyvo.data.statistics import SceneStatistics
 from kyvo.data.store import TokenStore, common_keys, open_store
-from kyvo.errors import InputError
+from kyvo.errors import InputError, Problems
 from kyvo.files import read_json
 from kyvo.images.preprocessing import load_picture
 from kyvo.scenes import NumberField, SceneCodec, WordField
 from kyvo.sequences import Segment, SequenceBuilder, get_task
 from kyvo.vocabulary import TEXT_END, TEXT_START
 
-Arguments = ParamSpec("Arguments")
-T = TypeVar("T")
 Sizes = defaultdict[str, list[Path]]  # pictures by size
 
 
-@dataclass
-class Findings:
-    """Problems: the first ``limit`` in words, all of them counted."""
+class Findings(Problems):
+    """Problems of data: the first ``limit`` in words, all of them counted."""
 
-    limit: int = 50
-    count: int = 0
-    messages: list[str] = field(default_factory=list)
+    def __init__(self, limit: int = 50) -> None:
+        super().__init__()
+        self.limit = limit
+        self.count = 0
 
     def add(self, message: str) -> None:
         """Note a problem."""
         self.count += 1
         if len(self.messages) < self.limit:
-            self.messages.append(message)
+            super().add(message)
 
-    def attempt(
-        self, function: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> T | None:
-        """The result of ``function``, or None if it raised an InputError, which is noted."""
-        try:
-            return function(*args, **kwargs)
-        except InputError as error:
-            self.add(str(error))
-            return None
-
-    def raise_any(self) -> None:
+    def raise_any(self, source: str | None = "in the data") -> None:
         """Raise InputError with the list, and how many more there are."""
         if not self.count:
             return
@@ -62,7 +49,7 @@ class Findings:
         if self.count > len(lines):
             lines.append(f"  and {self.count - len(lines)} more")
         noun = "problem" if self.count == 1 else "problems"
-        raise InputError("\n".join([f"{self.count} {noun} in the data:", *lines]))
+        raise InputError("\n".join([f"{self.count} {noun} {source}:", *lines]))
 
 
 def check_codec(codec: SceneCodec, findings: Findings) -> None:

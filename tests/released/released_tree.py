@@ -39,6 +39,16 @@ SPLITS = {"train": 4, "test": 3}
 SUBTASKS = ("appearance_no_relation", "appearance_with_relation", "insertion_with_relation")
 SUBTASKS += ("moving_with_relation", "removal_with_relation")
 PICTURE = 64
+SMALL_VQGAN = VQGANConfig(
+    embed_dim=256,
+    n_embed=1024,
+    z_channels=32,
+    resolution=PICTURE,
+    ch=32,
+    ch_mult=(1, 1, 1),
+    num_res_blocks=1,
+    attn_resolutions=(),
+)
 VQGANS = {
     "clevr": (
         "2024-10-10T09-21-36_custom_vqgan_CLEVR-LARGE",
@@ -170,17 +180,7 @@ class ReleasedTree:
         run, codebook = VQGANS[self.name]
         folder = self.root / "vqgan-models-and-codebooks" / self.name
         torch.manual_seed(0)
-        shape = VQGANConfig(
-            embed_dim=256,
-            n_embed=1024,
-            z_channels=32,
-            resolution=PICTURE,
-            ch=32,
-            ch_mult=(1, 1, 1),
-            num_res_blocks=1,
-            attn_resolutions=(),
-        )
-        model = VQGAN(shape)
+        model = VQGAN(SMALL_VQGAN)
         save_vqgan(model, folder / run, run[:19])
         weights: dict[str, Tensor] = {**model.state_dict(), "loss.logvar": torch.zeros(())}
         checkpoint = {

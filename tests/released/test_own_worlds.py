@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from kyvo_stand_ins import load_script
-from released_tree import SIZES, write_tokenizer
+from released_tree import SIZES, SMALL_VQGAN, write_tokenizer
 
 from kyvo.images.checkpoint import save_vqgan
-from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.images.vqgan import VQGAN
 from kyvo.metrics import load_evaluation, score_scenes
 from kyvo.scenes import SceneCodec, get_schema
 from kyvo.text import load_text_tokenizer
@@ -24,21 +24,11 @@ TASKS = {"scenes": "clevr", "instructions": "clevr", "questions": "clevr", "obja
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """One tree with all three tasks, and the worlds that it was made from."""
+    """One tree with all tasks, and the worlds that it was made from."""
     folder = tmp_path_factory.mktemp("own")
     write_tokenizer(folder / "tokenizer.model")
     torch.manual_seed(0)
-    shape = VQGANConfig(
-        embed_dim=256,
-        n_embed=1024,
-        z_channels=32,
-        resolution=64,
-        ch=32,
-        ch_mult=(1, 1, 1),
-        num_res_blocks=1,
-        attn_resolutions=(),
-    )
-    save_vqgan(VQGAN(shape), folder / "vqgan/own", "own")
+    save_vqgan(VQGAN(SMALL_VQGAN), folder / "vqgan/own", "own")
     for task, dataset in TASKS.items():
         world = str(folder / task)
         load_script("make_world").main(["--task", task, "--output", world, *SPLITS, *SMALL])
