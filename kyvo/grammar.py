@@ -7,6 +7,7 @@ text, and the whole ends with EOS.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -37,6 +38,20 @@ class Automaton:
 
     class_of_id: np.ndarray
     next_state: np.ndarray
+
+    @cached_property
+    def possible_ids(self) -> np.ndarray:
+        """The ids that some state allows, ascending."""
+        _, possible_classes = np.nonzero(self.next_state >= 0)
+        return np.flatnonzero(np.isin(self.class_of_id, possible_classes))
+
+    @cached_property
+    def forced_ids(self) -> np.ndarray:
+        """Of each state (S,) the only id that may come next, -1 where there is a choice."""
+        allowed_SC = self.next_state >= 0
+        choices_S = allowed_SC @ np.bincount(self.class_of_id)
+        _, first_id_C = np.unique(self.class_of_id, return_index=True)
+        return np.where(choices_S == 1, first_id_C[allowed_SC.argmax(axis=1)], -1)
 
 
 def output_automaton(task: Task, codec: SceneCodec, codes_per_image: int) -> Automaton:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from kyvo.config import Component, From
+from kyvo.decoding.quantization import Quantization
 from kyvo.decoding.sampling import GREEDY, Sampling
 from kyvo.errors import Problems
 from kyvo.scenes import get_schema
@@ -38,6 +39,8 @@ class GenerationConfig:
     constrained: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16"] = "bf16"
+    quantization: Quantization = "none"
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ position may look at it. Rows never see each other, so a finished row can be giv
 prompt while the others go on.
 
 Shapes: B rows, T new positions, D width, H heads, K key-value heads, E head width, M cache
-length, S used part of the cache, V ids.
+length, F feed-forward width, C ids of the head.
 """
 
 from collections.abc import Sequence
@@ -15,85 +15,135 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kyvo.decoding.attention import cache_attention
+from kyvo.decoding.quantization import Quantization, quantize
 from kyvo.models import KyvoModel
-
-# The used part of the cache grows in steps of so many positions: few shapes, little waste.
-_CACHE_STEP = 64
 
 
 class DecodeEngine:
-    """Runs a model over a cache of ``num_rows`` sequences of at most ``max_length`` tokens."""
+    """Runs a model over a cache of ``num_rows`` sequences of at most ``max_length`` tokens.
 
-    def __init__(self, model: KyvoModel, num_rows: int, max_length: int) -> None:
+    Args:
+        head_ids: the ids that can come out, ascending (C,); None: all. Fewer make the head smaller.
+        quantization: of the layers' weights.
+        compiled: compile the layers; pays in long runs.
+    """
+
+    def __init__(
+        self,
+        model: KyvoModel,
+        num_rows: int,
+        max_length: int,
+        head_ids: Tensor | None = None,
+        quantization: Quantization = "none",
+        compiled: bool = False,
+    ) -> None:
         self.model = model
         self.max_length = max_length
-        attention = model.layers[0].attn
         weight = model.output.weight
-        shape = (num_rows, attention.num_kv_heads, max_length, attention.head_dim)
-        self._caches = [(weight.new_zeros(shape), weight.new_zeros(shape)) for _ in model.layers]
-        self._slots_M = torch.arange(max_length, device=weight.device)
-        self._all_rows_B = torch.arange(num_rows, device=weight.device)
+        self._head_CD = weight if head_ids is None else weight[head_ids.to(weight.device)]
+        layers = [_CachedLayer(layer, num_rows, max_length) for layer in model.layers]
+        self._layers = nn.ModuleList(layers)
+        quantize(self._layers, quantization)
+        if compiled:
+            for layer in self._layers:
+                layer.compile()
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self._slots_M.device
+        return self._head_CD.device
 
     def prefill(self, prompts: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
-        """Put ``prompts`` into the cache's ``rows``; logits (B, V) after each prompt's end."""
+        """Put ``prompts`` into the cache's ``rows``; logits (B, C) after each prompt's end."""
         lengths = [len(prompt) for prompt in prompts]
         tokens_BT = nn.utils.rnn.pad_sequence(list(prompts), batch_first=True).to(self.device)
         positions_BT = torch.arange(max(lengths), device=self.device).expand_as(tokens_BT)
         rows_B = torch.tensor(rows, device=self.device)
-        hidden_BTD = self._run(tokens_BT, positions_BT, rows_B, max(lengths))
-        last_B = torch.tensor(lengths, device=self.device) - 1
-        return self._logits(hidden_BTD[torch.arange(len(lengths), device=self.device), last_B])
-
-    def step(self, tokens_B: Tensor, positions_B: Tensor, used: int) -> Tensor:
-        """Logits (B, V) after one more token in every row.
-
-        ``used`` is the largest position plus one, known on the host so that nothing waits.
-        """
-        hidden_BTD = self._run(tokens_B[:, None], positions_B[:, None], self._all_rows_B, used)
-        return self._logits(hidden_BTD[:, 0])
-
-    def _logits(self, hidden_BD: Tensor) -> Tensor:
-        return self.model.output(hidden_BD).float()
-
-    def _run(self, tokens_BT: Tensor, positions_BT: Tensor, rows_B: Tensor, used: int) -> Tensor:
-        used = min(-(-used // _CACHE_STEP) * _CACHE_STEP, self.max_length)
-        mask_B1TS = (self._slots_M[:used] <= positions_BT[..., None])[:, None]
         h_BTD = self.model.tok_embeddings(tokens_BT)
-        for layer, cache in zip(self.model.layers, self._caches, strict=True):
-            attended = self._attend(
-                layer.attn, layer.sa_norm(h_BTD), positions_BT, rows_B, mask_B1TS, cache
-            )
-            h_BTD = h_BTD + attended
-            h_BTD = h_BTD + layer.mlp(layer.mlp_norm(h_BTD))
-        return self.model.norm(h_BTD)
+        for layer in self._layers:
+            h_BTD = layer(h_BTD, positions_BT, 0, rows_B)
+        last_B = torch.tensor(lengths, device=self.device) - 1
+        return self._logits(h_BTD, last_B)
 
-    def _attend(
-        self,
-        attention: Any,
-        x_BTD: Tensor,
-        positions_BT: Tensor,
-        rows_B: Tensor,
-        mask_B1TS: Tensor,
-        cache: tuple[Tensor, Tensor],
+    def step(self, tokens_BT: Tensor, positions_BT: Tensor, last_B: Tensor, used: int) -> Tensor:
+        """Logits (B, C) of each row's new token ``last_B``, after all its tokens went in.
+
+        A row's positions ascend from the first that its cache lacks; what stands after ``last_B``
+        is padding. ``used`` is at least the largest position plus one, known on the host so that
+        nothing waits.
+        """
+        h_BTD = self.model.tok_embeddings(tokens_BT)
+        for layer in self._layers:
+            h_BTD = layer(h_BTD, positions_BT, min(used, self.max_length), None)
+        return self._logits(h_BTD, last_B)
+
+    def _logits(self, h_BTD: Tensor, last_B: Tensor) -> Tensor:
+        index_B1D = last_B[:, None, None].expand(-1, 1, h_BTD.shape[2])
+        last_BD = self.model.norm(h_BTD.gather(1, index_B1D)[:, 0])
+        return F.linear(last_BD, self._head_CD).float()
+
+
+class _CachedLayer(nn.Module):
+    """A layer of the model with its cache; products over the same input are one product."""
+
+    k_BKME: Tensor
+    v_BKME: Tensor
+    all_rows_B1: Tensor
+
+    def __init__(self, layer: Any, num_rows: int, max_length: int) -> None:
+        super().__init__()
+        attention, mlp = layer.attn, layer.mlp
+        self.attention_norm, self.mlp_norm = layer.sa_norm, layer.mlp_norm
+        self.qkv = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.attention_out = _joined(attention.output_proj)
+        self.gate_up = _joined(mlp.w1, mlp.w3)
+        self.down = _joined(mlp.w2)
+        self.rope = attention.pos_embeddings
+        self.attend = cache_attention(self.qkv.weight.device)
+        self.heads = (attention.num_heads, attention.num_kv_heads, attention.num_kv_heads)
+        shape = (num_rows, attention.num_kv_heads, max_length, attention.head_dim)
+        self.register_buffer("k_BKME", self.qkv.weight.new_zeros(shape), persistent=False)
+        self.register_buffer("v_BKME", self.qkv.weight.new_zeros(shape), persistent=False)
+        rows_B1 = torch.arange(num_rows, device=self.qkv.weight.device)[:, None]
+        self.register_buffer("all_rows_B1", rows_B1, persistent=False)
+
+    def forward(
+        self, h_BTD: Tensor, positions_BT: Tensor, used: int, rows_B: Tensor | None
     ) -> Tensor:
-        """Attention of new positions over the cache, after their own keys and values went in."""
-        shape = (*x_BTD.shape[:2], -1, attention.head_dim)
-        rope = attention.pos_embeddings
-        q_BHTE = rope(attention.q_proj(x_BTD).view(shape), input_pos=positions_BT).transpose(1, 2)
-        k_BTKE = rope(attention.k_proj(x_BTD).view(shape), input_pos=positions_BT)
-        v_BTKE = attention.v_proj(x_BTD).view(shape)
-        used = mask_B1TS.shape[-1]
-        for stored, new in zip(cache, (k_BTKE, v_BTKE), strict=True):
-            stored[rows_B[:, None], :, positions_BT] = new.to(stored.dtype)
-        # A view where it can be: indexing by rows copies.
-        rows = slice(None) if rows_B is self._all_rows_B else rows_B
-        k_BKSE, v_BKSE = (stored[rows, :, :used] for stored in cache)
-        out_BHTE = F.scaled_dot_product_attention(
-            q_BHTE, k_BKSE, v_BKSE, attn_mask=mask_B1TS, enable_gqa=True
-        )
-        return attention.output_proj(out_BHTE.transpose(1, 2).flatten(2))
+        """``rows_B``: prompts that fill these rows from position 0; None: all rows go on."""
+        qkv_BTHE = self.qkv(self.attention_norm(h_BTD)).unflatten(2, (sum(self.heads), -1))
+        q_BTHE, k_BTKE, v_BTKE = qkv_BTHE.split(self.heads, dim=2)
+        q_BTHE = self.rope(q_BTHE, input_pos=positions_BT)
+        k_BTKE = self.rope(k_BTKE, input_pos=positions_BT)
+        if rows_B is not None:
+            self._store(rows_B[:, None], positions_BT, k_BTKE, v_BTKE)
+            q, k, v = (x_BTHE.transpose(1, 2) for x_BTHE in (q_BTHE, k_BTKE, v_BTKE))
+            out_BHTE = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            out_BTHE = out_BHTE.transpose(1, 2)
+        else:
+            self._store(self.all_rows_B1, positions_BT, k_BTKE, v_BTKE)
+            out_BTHE = self.attend(q_BTHE, self.k_BKME, self.v_BKME, positions_BT, used)
+        h_BTD = h_BTD + self.attention_out(out_BTHE.flatten(2))
+        gate_BTF, up_BTF = self.gate_up(self.mlp_norm(h_BTD)).chunk(2, dim=2)
+        return h_BTD + self.down(F.silu(gate_BTF) * up_BTF)
+
+    def _store(self, rows: Tensor, positions_BT: Tensor, k_BTKE: Tensor, v_BTKE: Tensor) -> None:
+        self.k_BKME[rows, :, positions_BT] = k_BTKE
+        self.v_BKME[rows, :, positions_BT] = v_BTKE
+
+
+# Else the model's own weights would become tensors of inference mode.
+@torch.inference_mode(False)
+@torch.no_grad()
+def _joined(*linears: nn.Linear) -> nn.Linear:
+    """One linear map with all their outputs; they become views of its weight, so memory stays."""
+    weight = linears[0].weight
+    if len(linears) > 1:
+        weight = torch.cat([linear.weight for linear in linears])
+        parts = weight.split([linear.out_features for linear in linears])
+        for linear, part in zip(linears, parts, strict=True):
+            linear.weight.data = part
+    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    joined.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    return joined

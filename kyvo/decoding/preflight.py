@@ -16,6 +16,7 @@ from kyvo.data.dataset import KyvoDataset
 from kyvo.data.inspection import DATA_REMEDY, check_scenes
 from kyvo.decoding.config import GenerationConfig
 from kyvo.decoding.outputs import OutputReader
+from kyvo.decoding.quantization import check_quantization
 from kyvo.decoding.results import ResultFiles, check_log
 from kyvo.devices import check_memory, resolve_device
 from kyvo.errors import InputError, Problems
@@ -102,6 +103,7 @@ class GenerationPlan:
             "sampling": str(config.sampling),
             "constrained": config.constrained,
             "precision": config.precision,
+            "quantization": config.quantization,
         }
 
     @cached_property
@@ -176,6 +178,8 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
     problems = Problems()
     problems.attempt(require_folder, config.data_root, "data_root", DATA_REMEDY)
     device = problems.attempt(resolve_device, config.device)
+    if device is not None:
+        problems.attempt(check_quantization, config.quantization, device)
     dataset = problems.attempt(_build_dataset, config, vocabulary)
     indices = problems.attempt(_wanted, config, dataset)
     tokenizer = problems.attempt(load_text_tokenizer, config.tokenizer, vocabulary)

@@ -90,6 +90,8 @@ def _run(plan: GenerationPlan, model: KyvoModel) -> GenerationSummary:
         config.batch_size,
         config.sampling,
         automaton,
+        config.quantization,
+        config.compile,
     )
     begun = time.perf_counter()
     try:

@@ -6,10 +6,13 @@ Shapes: B samples, L positions, V ids.
 import numpy as np
 import pytest
 import torch
-from kyvo_stand_ins import golden, golden_model, tiny_model
+from kyvo_stand_ins import CODES_PER_IMAGE, golden, golden_model, mini_codec, tiny_model
 
 from kyvo.decoding import DecodeEngine, Generator, Sampling
+from kyvo.decoding.attention import masked_attention
 from kyvo.errors import InputError
+from kyvo.grammar import output_automaton
+from kyvo.sequences import get_task
 from kyvo.vocabulary import get_vocabulary
 
 EOS = get_vocabulary("mini").eos
@@ -74,6 +77,78 @@ def test_a_frozen_table_changes_no_token(greedy):
     assert [found[i].tolist() for i in range(len(prompts))] == expected
 
 
+@torch.inference_mode()
+def uncached_constrained(model, prompt, automaton, num_new):
+    """Greedy ids among those that the automaton allows, asking the whole model for each."""
+    ids, state = prompt.tolist(), 0
+    while len(ids) < len(prompt) + num_new and (len(ids) == len(prompt) or ids[-1] != EOS):
+        logits_V = model(torch.tensor([ids]))[0, -1]
+        forbidden_V = automaton.next_state[state, automaton.class_of_id] < 0
+        logits_V[torch.from_numpy(forbidden_V)] = float("-inf")
+        ids.append(int(logits_V.argmax()))
+        state = automaton.next_state[state, automaton.class_of_id[ids[-1]]]
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("task", ["I-3", "3-I", "I+3+Q-A"])
+@pytest.mark.parametrize("batch_size", [1, 3, 13])
+def test_forced_ids_and_a_smaller_head_change_no_token(task, batch_size):
+    model, prompts = model_that_ends(), random_prompts(seed=5)
+    with torch.no_grad():
+        for marker in ("[SCENE-END]", "[TEXT-END]"):
+            model.output.weight[get_vocabulary("mini").marker_id(marker)] *= 2
+    automaton = output_automaton(get_task(task), mini_codec(), CODES_PER_IMAGE)
+    generator = Generator(model, EOS, 45, batch_size, automaton=automaton)
+    found = dict(generator.generate(prompts))
+    expected = [uncached_constrained(model, prompt, automaton, 45) for prompt in prompts]
+    assert [found[i].tolist() for i in range(len(prompts))] == expected
+    ended = [ids[-1] == EOS for ids in expected]
+    assert any(ended)
+    assert task == "3-I" or not all(ended)
+
+
+def test_forced_ids_save_steps(monkeypatch):
+    """An object of CLEVR has 14 ids, 8 of them chosen."""
+    steps = []
+    step = DecodeEngine.step
+    monkeypatch.setattr(DecodeEngine, "step", lambda *args: (steps.append(1), step(*args))[1])
+    automaton = output_automaton(get_task("I-3"), mini_codec(), CODES_PER_IMAGE)
+    generator = Generator(tiny_model(), EOS, 141, 1, automaton=automaton)
+    prompts = random_prompts()
+    num_ids = sum(len(ids) for _, ids in generator.generate(prompts))
+    assert num_ids > 20 * len(prompts)
+    assert len(steps) <= num_ids * 8 / 14 + 2 * len(prompts)
+
+
+def test_rows_that_have_ended_touch_nothing_while_others_go_on(greedy, monkeypatch):
+    """A GPU looks every few steps only which rows have ended."""
+    monkeypatch.setattr("kyvo.decoding.generation._STEPS_PER_LOOK", {"cpu": 7})
+    model, prompts, expected = greedy
+    for batch_size in BATCH_SIZES:
+        found = dict(Generator(model, EOS, 40, batch_size).generate(prompts))
+        assert [found[i].tolist() for i in range(len(prompts))] == expected
+
+
+def test_int8_weights_change_logits_little_and_the_model_not_at_all():
+    model, prompt = tiny_model(), torch.arange(2, 30)
+    with torch.inference_mode():
+        expected = model(prompt[None])[0, -1]
+        found = DecodeEngine(model, 1, 40, quantization="int8").prefill([prompt], [0])[0]
+        assert 0 < (found - expected).norm() / expected.norm() < 0.05
+        assert torch.equal(model(prompt[None])[0, -1], expected)
+
+
+def test_a_model_can_be_trained_after_decoding(greedy):
+    """The engine joins weights; they stay the model's own, and ordinary tensors."""
+    model = tiny_model()
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    list(Generator(model, EOS, 4).generate([np.array([2, 3, 4])]))
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, before[name]), name
+    model(torch.tensor([[2, 3, 4]])).sum().backward()
+    assert model.layers[0].attn.q_proj.weight.grad.abs().sum() > 0
+
+
 def test_logits_of_the_engine_equal_the_models():
     model, prompts = tiny_model(), [torch.from_numpy(p) for p in random_prompts(count=4)]
     engine = DecodeEngine(model, num_rows=4, max_length=100)
@@ -82,12 +157,14 @@ def test_logits_of_the_engine_equal_the_models():
         found_BV = engine.prefill(prompts, rows)
         for prompt, logits_V in zip(prompts, found_BV, strict=True):
             torch.testing.assert_close(logits_V, model(prompt[None])[0, -1], atol=1e-4, rtol=1e-4)
-        tokens_B = torch.tensor([7, 8, 9, 10])
+        tokens_BT = torch.tensor([[7, 17], [8, 18], [9, 19], [10, 20]])
+        num_real = torch.tensor([1, 2, 2, 1])
         by_row = dict(zip(rows, prompts, strict=True))
-        positions_B = torch.tensor([len(by_row[row]) for row in range(4)])
-        found_BV = engine.step(tokens_B, positions_B, int(positions_B.max()) + 1)
+        lengths_B1 = torch.tensor([[len(by_row[row])] for row in range(4)])
+        positions_BT = lengths_B1 + torch.arange(2)
+        found_BV = engine.step(tokens_BT, positions_BT, num_real - 1, int(positions_BT.max()) + 1)
         for row, logits_V in enumerate(found_BV):
-            ids_1L = torch.cat([by_row[row], tokens_B[row : row + 1]])[None]
+            ids_1L = torch.cat([by_row[row], tokens_BT[row, : num_real[row]]])[None]
             torch.testing.assert_close(logits_V, model(ids_1L)[0, -1], atol=1e-4, rtol=1e-4)
 
 
@@ -144,6 +221,39 @@ def test_greedy_continuations_are_those_of_the_released_code(task):
         same = int(is_clear.int().cumprod(0).sum())
         assert found[i][:same].tolist() == row["generated"][length : length + same]
     assert num_clear > 20
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("rows", "new", "heads", "kv_heads", "width", "length"),
+    [(1, 1, 32, 8, 64, 700), (3, 2, 8, 2, 8, 90), (40, 2, 32, 8, 64, 300), (2, 1, 24, 8, 128, 65)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_attention_kernel_equals_masked_attention(
+    rows, new, heads, kv_heads, width, length, dtype
+):
+    from kyvo.decoding.triton_attention import cached_attention
+
+    random = torch.Generator().manual_seed(rows)
+    q_BTHE = torch.randn(rows, new, heads, width, generator=random)
+    k_BKME, v_BKME = torch.randn(2, rows, kv_heads, length, width, generator=random)
+    starts_B1 = torch.randint(length - new, (rows, 1), generator=random)
+    positions_BT = starts_B1 + torch.arange(new)
+    on_gpu = [x.to("cuda", dtype) for x in (q_BTHE, k_BKME, v_BKME)]
+    found = cached_attention(*on_gpu, positions_BT.cuda()).cpu().float()
+    expected = masked_attention(q_BTHE, k_BKME, v_BKME, positions_BT, length)
+    assert (found - expected).norm() / expected.norm() < (1e-6 if dtype == torch.float32 else 1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_constrained_decoding_on_the_gpu_equals_uncached_decoding_on_the_cpu(compiled):
+    model, prompts = model_that_ends(), random_prompts(seed=5)
+    automaton = output_automaton(get_task("I-3"), mini_codec(), CODES_PER_IMAGE)
+    expected = [uncached_constrained(model, prompt, automaton, 60) for prompt in prompts]
+    generator = Generator(model.to("cuda"), EOS, 60, 5, automaton=automaton, compiled=compiled)
+    found = dict(generator.generate(prompts))
+    assert [found[i].tolist() for i in range(len(prompts))] == expected
 
 
 @pytest.mark.gpu
