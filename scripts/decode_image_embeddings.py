@@ -11,6 +11,7 @@ from pathlib import Path
 import kyvo.cli
 from kyvo.devices import resolve_device
 from kyvo.images.checkpoint import load_vqgan
+from kyvo.images.codec import ImageCodec
 from kyvo.images.embedding_files import decode_embeddings, find_embeddings, find_vqgan
 
 
@@ -31,12 +32,15 @@ def main(argv: Sequence[str]) -> None:
     )
     add("--batch_size", type=int, default=32, help="pictures decoded at a time")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to decode")
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: faster on a GPU")
+    add("--compile", action="store_true", help="compile the decoder: pays for many pictures")
     arguments = parser.parse_args(argv)
     files = find_embeddings(arguments.folder_path)
     model = load_vqgan(find_vqgan(arguments.vqgan_root / arguments.vqgan_type))
-    device = str(resolve_device(arguments.device))
+    device = resolve_device(arguments.device)
+    codec = ImageCodec(model, device, arguments.batch_size, arguments.precision, arguments.compile)
     output = arguments.image_output_path
-    count = decode_embeddings(model, files, output, device, arguments.batch_size)
+    count = decode_embeddings(codec, files, output)
     print(f"{count} pictures in {output}/GENERATED and {output}/GROUNDTRUTH")
 
 

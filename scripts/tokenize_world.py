@@ -15,6 +15,7 @@ from kyvo.data.world_tasks import tokenize_task
 from kyvo.devices import resolve_device
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codebook import save_codebook
+from kyvo.images.codec import ImageCodec
 from kyvo.scenes import SceneCodec, get_schema
 from kyvo.text import load_text_tokenizer
 from kyvo.vocabulary import get_vocabulary
@@ -32,11 +33,15 @@ def main(argv: Sequence[str]) -> None:
     )
     tokenizer = WorldTokenizer(
         codec,
-        vqgan,
+        ImageCodec(
+            vqgan,
+            resolve_device(arguments.device),
+            arguments.batch_size,
+            arguments.precision,
+            arguments.compile,
+        ),
         arguments.image_size or vqgan.config.resolution,
         arguments.object_order,
-        arguments.batch_size,
-        resolve_device(arguments.device),
     )
     layout = ReleasedLayout(arguments.output, arguments.dataset, arguments.suffix)
     for split in arguments.splits:
@@ -73,6 +78,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--object-order", choices=("file", "far-to-near"), default="file", help="of a scene")
     add("--batch-size", type=int, default=32, help="pictures encoded at a time")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to encode")
+    add("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: faster on a GPU")
+    add("--compile", action="store_true", help="compile the encoder: pays for many pictures")
     return parser.parse_args(argv)
 
 

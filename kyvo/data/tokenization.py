@@ -12,15 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
-import torch
 from tqdm import tqdm
 
 from kyvo.data.layout import ReleasedLayout
 from kyvo.errors import InputError
 from kyvo.files import atomic_file, read_json
-from kyvo.images.codec import encode_images
+from kyvo.images.codec import ImageCodec
 from kyvo.images.preprocessing import list_pictures, load_pictures
-from kyvo.images.vqgan import VQGAN
 from kyvo.scenes import SceneCodec
 from kyvo.vocabulary import TEXT_END, TEXT_START
 
@@ -33,18 +31,16 @@ class WorldTokenizer:
 
     Attributes:
         codec: schema, vocabulary and text tokenizer.
-        vqgan: encodes the pictures.
+        vqgan: encodes the pictures, a batch at a time.
         image_size: pictures are resized to this side (pixels) before encoding.
         object_order: objects as the scene file lists them, or sorted by distance from the
             camera, which makes the order of a scene's tokens predictable from its picture.
     """
 
     codec: SceneCodec
-    vqgan: VQGAN
+    vqgan: ImageCodec
     image_size: int
     object_order: ObjectOrder = "file"
-    batch_size: int = 32
-    device: torch.device | str = "cpu"
 
     def tokenize_split(self, world: Path, split: str, layout: ReleasedLayout) -> dict[str, int]:
         """Write the split's image, scene and text files; how many entries of each."""
@@ -90,11 +86,11 @@ class WorldTokenizer:
 
     def _images(self, pictures: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
         keys, paths = list(pictures), list(pictures.values())
-        starts = range(0, len(paths), self.batch_size)
+        starts = range(0, len(paths), self.vqgan.batch_size)
         for start in tqdm(starts, desc="images", unit="batch", disable=None):
-            part = slice(start, start + self.batch_size)
+            part = slice(start, start + self.vqgan.batch_size)
             batch = load_pictures(paths[part], self.image_size)
-            codes = encode_images(self.vqgan, batch, self.batch_size, self.device)
+            codes = self.vqgan.encode(batch)
             yield from zip(keys[part], codes.reshape(len(batch), -1), strict=True)
 
     def _scenes(self, scenes: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:

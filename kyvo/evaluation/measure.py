@@ -10,6 +10,7 @@ from statistics import fmean
 from kyvo.decoding import GenerationPlan, GenerationSummary
 from kyvo.evaluation.table import Row
 from kyvo.images.checkpoint import load_vqgan
+from kyvo.images.codec import ImageCodec
 from kyvo.images.embedding_files import decode_embeddings, find_embeddings, find_vqgan
 from kyvo.metrics.answers import read_answers, score_answers
 from kyvo.metrics.images import ImageScores, score_images
@@ -133,7 +134,7 @@ def _measure_images(plan: GenerationPlan, row: Row, vqgan: Path, result: Measure
     wanted = plan.files.image_paths(plan.indices)
     files = [file for file in find_embeddings(plan.files.image_folder) if file.path in wanted]
     model = load_vqgan(find_vqgan(plan.config.data_root / vqgan))
-    decode_embeddings(model, files, output, str(plan.device))
+    decode_embeddings(ImageCodec(model, plan.device), files, output)
     truth = output / "GROUNDTRUTH" if row.images is None else plan.config.data_root / row.images
     generated = [file for file in files if file.kind == "generated"]
     result.figures["images_read"] = len(generated) / len(plan.indices)

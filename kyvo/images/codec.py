@@ -1,74 +1,134 @@
 """Whole sets of pictures to codes and back, batch by batch.
 
-Shape legend: N pictures, H and W pixels, h and w codes.
+Shape legend: N pictures, B of a batch, H and W pixels, h and w codes, D width of a code vector.
 """
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from kyvo.errors import InputError
 from kyvo.images.preprocessing import to_model_range, to_uint8
 from kyvo.images.vqgan import VQGAN
 
-
-def encode_images(
-    model: VQGAN,
-    pictures_NHWC: np.ndarray,
-    batch_size: int = 32,
-    device: torch.device | str = "cpu",
-    bf16: bool = False,
-    progress: bool = False,
-) -> np.ndarray:
-    """Codes (N, h, w) int64 of uint8 pictures (N, H, W, 3); moves the model to ``device``.
-
-    ``bf16`` computes the convolutions in bfloat16 (faster, a few codes may differ); ``progress``
-    shows a bar.
-
-    Raises:
-        InputError: the pictures are not uint8 (N, H, W, 3) with sides that the model can take.
-    """
-    _check_pictures(pictures_NHWC, model.config.downsampling_factor)
-    model = _ready(model, device)
-    parts = []
-    with torch.inference_mode(), _precision(device, bf16):
-        for part in _batches(len(pictures_NHWC), batch_size, "encoding", progress):
-            images_BCHW = to_model_range(pictures_NHWC[part]).to(device)
-            parts.append(model.encode(images_BCHW).cpu().numpy())
-    return np.concatenate(parts)
+CodecPrecision = Literal["fp32", "bf16"]
 
 
-def decode_codes(
-    model: VQGAN,
-    codes_Nhw: np.ndarray,
-    batch_size: int = 32,
-    device: torch.device | str = "cpu",
-    bf16: bool = False,
-    progress: bool = False,
-) -> np.ndarray:
-    """Pictures (N, H, W, 3) uint8 of integer codes (N, h, w); see ``encode_images``.
+class ImageCodec:
+    """A VQGAN made ready for many pictures.
+
+    Only uint8 pictures and codes travel between host and device, and a batch travels back while
+    the next one is computed.
+
+    Args:
+        model: left as it is.
+        device: where to compute.
+        batch_size: pictures at a time.
+        precision: of the convolutions; bf16 is faster, and a few codes in a hundred differ. The
+            nearest code is always found in float32.
+        compiled: compile both directions; pays for thousands of pictures.
 
     Raises:
-        InputError: the codes are not integers in 0..n_embed-1 of shape (N, h, w).
+        InputError: ``batch_size`` is less than 1.
     """
-    _check_codes(codes_Nhw, model.config.n_embed)
-    model = _ready(model, device)
-    parts = []
-    with torch.inference_mode(), _precision(device, bf16):
-        for part in _batches(len(codes_Nhw), batch_size, "decoding", progress):
-            codes_Bhw = torch.from_numpy(codes_Nhw[part].astype(np.int64)).to(device)
-            parts.append(to_uint8(model.decode(codes_Bhw)))
-    return np.concatenate(parts)
+
+    def __init__(
+        self,
+        model: VQGAN,
+        device: torch.device | str = "cpu",
+        batch_size: int = 32,
+        precision: CodecPrecision = "fp32",
+        compiled: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"batch_size: expected 1 or more, found {batch_size}.")
+        self.config = model.config
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self._model = _ready(model, self.device, precision)
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._pads = compiled
+        compile_ = torch.compile if compiled else _unchanged
+        self._encode_batch = compile_(self._codes)
+        self._decode_batch = compile_(self._pictures)
+
+    def encode(self, pictures_NHWC: np.ndarray, progress: bool = False) -> np.ndarray:
+        """Codes (N, h, w) int64 of uint8 pictures (N, H, W, 3); ``progress`` shows a bar.
+
+        Raises:
+            InputError: the pictures are not uint8 (N, H, W, 3) with sides that the model can take.
+        """
+        _check_pictures(pictures_NHWC, self.config.downsampling_factor)
+        return self._run(self._encode_batch, pictures_NHWC, "encoding", progress)
+
+    def decode(self, codes_Nhw: np.ndarray, progress: bool = False) -> np.ndarray:
+        """Pictures (N, H, W, 3) uint8 of integer codes (N, h, w).
+
+        Raises:
+            InputError: the codes are not integers in 0..n_embed-1 of shape (N, h, w).
+        """
+        _check_codes(codes_Nhw, self.config.n_embed)
+        vectors_KD = self._model.codebook
+        return self._run(
+            lambda codes_Bhw: self._decode_batch(vectors_KD[codes_Bhw].permute(0, 3, 1, 2)),
+            codes_Nhw.astype(np.int64, copy=False),
+            "decoding",
+            progress,
+        )
+
+    def decode_vectors(self, vectors_NDhw: np.ndarray, progress: bool = False) -> np.ndarray:
+        """Pictures (N, H, W, 3) uint8 of code vectors, float32."""
+        return self._run(self._decode_batch, vectors_NDhw, "decoding", progress)
+
+    def _codes(self, pictures_BHWC: Tensor) -> Tensor:
+        return self._model.encode(to_model_range(pictures_BHWC).to(self._dtype))
+
+    def _pictures(self, vectors_BDhw: Tensor) -> Tensor:
+        return to_uint8(self._model.decode_embeddings(vectors_BDhw.to(self._dtype)))
+
+    @torch.inference_mode()
+    def _run(
+        self,
+        function: Callable[[Tensor], Tensor],
+        inputs: np.ndarray,
+        title: str,
+        progress: bool,
+    ) -> np.ndarray:
+        """``function`` of every batch, one behind: its results are fetched during the next."""
+        parts: list[Tensor] = []
+        for part in _batches(len(inputs), self.batch_size, title, progress):
+            batch = torch.from_numpy(np.ascontiguousarray(inputs[part]))
+            found = function(self._padded(batch).to(self.device))[: len(batch)]
+            parts.append(found.to("cpu", non_blocking=True))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return torch.cat(parts).numpy()
+
+    def _padded(self, batch: Tensor) -> Tensor:
+        """A compiled function wants batches of one size: the last one repeats its last item."""
+        missing = self.batch_size - len(batch) if self._pads else 0
+        return torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])])
 
 
-def _ready(model: VQGAN, device: torch.device | str) -> VQGAN:
-    return model.eval().to(device)
+def _ready(model: VQGAN, device: torch.device, precision: CodecPrecision) -> VQGAN:
+    """A copy for inference there; on a GPU with channels last, as its convolutions want them."""
+    model = copy.deepcopy(model).eval().requires_grad_(False).to(device)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    for name, parameter in model.named_parameters():
+        if not name.startswith("quantize"):
+            parameter.data = parameter.data.to(dtype)
+        if device.type == "cuda" and parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
 
 
-def _precision(device: torch.device | str, bf16: bool) -> torch.autocast:
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16)
+def _unchanged(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return function
 
 
 def _batches(count: int, batch_size: int, title: str, progress: bool) -> Iterator[slice]:

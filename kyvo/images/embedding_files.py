@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
 from kyvo.errors import InputError
 from kyvo.files import atomic_file, read_array
-from kyvo.images.preprocessing import to_uint8
-from kyvo.images.vqgan import VQGAN
+from kyvo.images.codec import ImageCodec
+from kyvo.images.vqgan import VQGANConfig
 
 _FOLDERS = {"generated": "GENERATED", "ground_truth": "GROUNDTRUTH"}
 
@@ -76,36 +75,26 @@ def find_embeddings(folder: Path) -> list[EmbeddingFile]:
     return files
 
 
-def decode_embeddings(
-    model: VQGAN,
-    files: Sequence[EmbeddingFile],
-    output: Path,
-    device: str = "cpu",
-    batch_size: int = 32,
-) -> int:
+def decode_embeddings(codec: ImageCodec, files: Sequence[EmbeddingFile], output: Path) -> int:
     """Decode every file into its picture under ``output``; the number of pictures.
 
     Raises:
-        InputError: a file is not of this VQGAN, or ``batch_size`` is less than 1.
+        InputError: a file is not of this VQGAN.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected 1 or more, found {batch_size}.")
-    model = model.eval().to(device)
-    starts = range(0, len(files), batch_size)
+    starts = range(0, len(files), codec.batch_size)
     for start in tqdm(starts, desc="decoding", unit="batch", disable=None):
-        part = files[start : start + batch_size]
-        vectors_BCHW = np.stack([_read(file.path, model) for file in part])
-        with torch.inference_mode():
-            images_BCHW = model.decode_embeddings(torch.from_numpy(vectors_BCHW).to(device))
-        for file, picture_HWC in zip(part, to_uint8(images_BCHW), strict=True):
+        part = files[start : start + codec.batch_size]
+        vectors_BDhw = np.stack([_read(file.path, codec.config) for file in part])
+        pictures_BHWC = codec.decode_vectors(vectors_BDhw)
+        for file, picture_HWC in zip(part, pictures_BHWC, strict=True):
             with atomic_file(file.picture(output), durable=False) as temporary:
                 Image.fromarray(picture_HWC).save(temporary, format="PNG", compress_level=3)
     return len(files)
 
 
-def _read(path: Path, model: VQGAN) -> np.ndarray:
+def _read(path: Path, config: VQGANConfig) -> np.ndarray:
     array = read_array(path, "image embeddings")
-    side, width = model.config.codes_per_side, model.config.embed_dim
+    side, width = config.codes_per_side, config.embed_dim
     expected = (width, side, side)
     if array.shape != expected or array.dtype != np.float32 or not np.isfinite(array).all():
         raise InputError(

@@ -57,15 +57,15 @@ def load_pictures(paths: Sequence[Path], size: int) -> np.ndarray:
     return np.stack([load_picture(path, size) for path in paths])
 
 
-def to_model_range(pictures_NHWC: np.ndarray) -> Tensor:
+def to_model_range(pictures_NHWC: np.ndarray | Tensor) -> Tensor:
     """uint8 pictures (N, H, W, 3) as float32 (N, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(pictures_NHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.as_tensor(pictures_NHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def to_uint8(images_BCHW: Tensor) -> np.ndarray:
+def to_uint8(images_BCHW: Tensor) -> Tensor:
     """Float images (B, 3, H, W) in [-1, 1] as uint8 (B, H, W, 3), rounded to the nearest."""
     scaled_BCHW = ((images_BCHW.float() + 1) * 127.5).round().clamp(0, 255)
-    return scaled_BCHW.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return scaled_BCHW.to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def _squeeze(picture: Image.Image, size: int) -> Image.Image:

@@ -13,6 +13,7 @@ from kyvo.data.dataset import kyvo_dataset
 from kyvo.data.layout import ReleasedLayout
 from kyvo.data.tokenization import WorldTokenizer, copy_originals
 from kyvo.errors import InputError
+from kyvo.images.codec import ImageCodec
 from kyvo.images.preprocessing import load_pictures, to_model_range
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 
@@ -57,7 +58,7 @@ def world(tmp_path: Path) -> Path:
 def test_entries_are_what_codec_and_vqgan_say(world: Path, tmp_path: Path) -> None:
     model, codec = _model(), CODECS["clevr"]
     layout = ReleasedLayout(tmp_path / "data", "clevr")
-    tokenizer = WorldTokenizer(codec, model, SIZE, batch_size=2)
+    tokenizer = WorldTokenizer(codec, ImageCodec(model, batch_size=2), SIZE)
     counts = tokenizer.tokenize_split(world, "train", layout)
     assert counts == {"images": 5, "scenes": 5, "text_instructions": 1}
 
@@ -81,7 +82,9 @@ def test_entries_are_what_codec_and_vqgan_say(world: Path, tmp_path: Path) -> No
 
 def test_far_objects_come_first_where_asked(world: Path, tmp_path: Path) -> None:
     layout = ReleasedLayout(tmp_path / "data", "clevr")
-    tokenizer = WorldTokenizer(CODECS["clevr"], _model(), SIZE, object_order="far-to-near")
+    tokenizer = WorldTokenizer(
+        CODECS["clevr"], ImageCodec(_model()), SIZE, object_order="far-to-near"
+    )
     tokenizer.tokenize_split(world, "train", layout)
     scenes = json.loads(layout.scene_file("train").read_text())
     objects, _ = CODECS["clevr"].read(scenes["CLEVR_train_000000.png"]["token_ids"])
@@ -91,7 +94,7 @@ def test_far_objects_come_first_where_asked(world: Path, tmp_path: Path) -> None
 def test_the_data_set_reads_what_was_written(world: Path, tmp_path: Path) -> None:
     codec = CODECS["clevr"]
     layout = ReleasedLayout(tmp_path / "data", "clevr")
-    WorldTokenizer(codec, _model(), SIZE).tokenize_split(world, "train", layout)
+    WorldTokenizer(codec, ImageCodec(_model()), SIZE).tokenize_split(world, "train", layout)
     copy_originals(world / "train", layout.originals)
     dataset = kyvo_dataset(
         vocabulary=codec.vocabulary,
@@ -108,10 +111,14 @@ def test_the_data_set_reads_what_was_written(world: Path, tmp_path: Path) -> Non
 def test_misfits_are_refused(world: Path, tmp_path: Path) -> None:
     layout = ReleasedLayout(tmp_path / "data", "clevr")
     with pytest.raises(InputError, match="it has 64 codes"):
-        WorldTokenizer(CODECS["clevr"], _model(64), SIZE).tokenize_split(world, "train", layout)
+        WorldTokenizer(CODECS["clevr"], ImageCodec(_model(64)), SIZE).tokenize_split(
+            world, "train", layout
+        )
     (world / "train/scenes/CLEVR_train_000003.json").unlink()
     with pytest.raises(InputError, match="CLEVR_train_000003"):
-        WorldTokenizer(CODECS["clevr"], _model(), SIZE).tokenize_split(world, "train", layout)
+        WorldTokenizer(CODECS["clevr"], ImageCodec(_model()), SIZE).tokenize_split(
+            world, "train", layout
+        )
     assert not layout.scene_file("train").exists()
 
 

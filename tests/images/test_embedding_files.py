@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from kyvo.errors import InputError
+from kyvo.images.codec import ImageCodec
 from kyvo.images.embedding_files import decode_embeddings, find_embeddings, find_vqgan
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 
@@ -65,7 +66,7 @@ def test_pictures_hold_the_decoded_pixels(tmp_path: Path, model: VQGAN) -> None:
     for index, vector in enumerate(vectors):
         np.save(folder / f"generated_image_tokens_r_k{index}.png_{index}.npy", vector)
     files = find_embeddings(folder)
-    assert decode_embeddings(model, files, tmp_path / "out", batch_size=2, device="cpu") == 3
+    assert decode_embeddings(ImageCodec(model, batch_size=2), files, tmp_path / "out") == 3
     with torch.no_grad():
         images = model.decode(codes)
     for index, image in enumerate(images):
@@ -79,7 +80,7 @@ def test_embeddings_of_another_vqgan_are_refused(tmp_path: Path, model: VQGAN) -
     folder = tmp_path / "r"
     _touch(folder, "generated_image_tokens_r_a.png_0.npy")
     with pytest.raises(InputError, match=r"expected finite float32 \(4, 8, 8\)"):
-        decode_embeddings(model, find_embeddings(folder), tmp_path, batch_size=2, device="cpu")
+        decode_embeddings(ImageCodec(model), find_embeddings(folder), tmp_path)
 
 
 def test_the_only_vqgan_is_found(tmp_path: Path) -> None:

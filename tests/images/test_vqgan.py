@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vqgan_fixtures import SMALL, named_tensor, random_pictures, with_named_weights
 
 from kyvo.errors import InputError
-from kyvo.images.codec import decode_codes, encode_images
+from kyvo.images.codec import ImageCodec
 from kyvo.images.quantizers import as_rows, nearest_codes
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 
@@ -94,11 +94,11 @@ def test_gumbel_has_the_reference_names() -> None:
 @pytest.mark.parametrize("config", [SMALL, GUMBEL])
 def test_pictures_to_codes_and_back(config: VQGANConfig) -> None:
     model = with_named_weights(VQGAN(config))
-    codes = encode_images(model, random_pictures(5), batch_size=2)
+    codes = ImageCodec(model, batch_size=2).encode(random_pictures(5))
     assert codes.shape == (5, 8, 8)
     assert codes.dtype == np.int64
     assert len(np.unique(codes)) > 3
-    pictures = decode_codes(model, codes, batch_size=3)
+    pictures = ImageCodec(model, batch_size=3).decode(codes)
     assert pictures.shape == (5, 32, 32, 3)
     assert pictures.dtype == np.uint8
 
@@ -119,9 +119,37 @@ def test_codes_do_not_depend_on_the_batch(batch_size: int) -> None:
     model = with_named_weights(VQGAN(SMALL))
     pictures = random_pictures(7)
     order = np.random.default_rng(3).permutation(7)
-    expected = encode_images(model, pictures, batch_size=7)
-    found = encode_images(model, pictures[order], batch_size=batch_size)
+    expected = ImageCodec(model, batch_size=7).encode(pictures)
+    found = ImageCodec(model, batch_size=batch_size).encode(pictures[order])
     assert np.array_equal(found, expected[order])
+
+
+def test_bfloat16_changes_few_codes_and_leaves_the_model_alone() -> None:
+    model, pictures = with_named_weights(VQGAN(SMALL)), random_pictures(6)
+    codes = ImageCodec(model).encode(pictures)
+    fast = ImageCodec(model, precision="bf16")
+    assert (fast.encode(pictures) == codes).mean() > 0.85
+    difference = fast.decode(codes).astype(int) - ImageCodec(model).decode(codes)
+    assert abs(difference).mean() < 2
+    assert all(p.dtype == torch.float32 and p.requires_grad for p in model.parameters())
+
+
+def test_code_vectors_decode_as_their_codes() -> None:
+    codec = ImageCodec(with_named_weights(VQGAN(SMALL)))
+    codes = np.random.default_rng(4).integers(0, 32, (3, 8, 8))
+    table_KD = with_named_weights(VQGAN(SMALL)).codebook.detach().numpy()
+    vectors_NDhw = np.moveaxis(table_KD[codes], -1, 1)
+    assert np.array_equal(codec.decode_vectors(vectors_NDhw), codec.decode(codes))
+
+
+@pytest.mark.gpu
+def test_the_fast_codec_on_the_gpu_agrees_with_the_exact_one() -> None:
+    model, pictures = with_named_weights(VQGAN(SMALL)), random_pictures(7)
+    codes = ImageCodec(model).encode(pictures)
+    fast = ImageCodec(model, "cuda", 4, "bf16", compiled=True)
+    assert (fast.encode(pictures) == codes).mean() > 0.85
+    difference = fast.decode(codes).astype(int) - ImageCodec(model).decode(codes)
+    assert abs(difference).mean() < 2
 
 
 def test_downsampling_factor() -> None:
@@ -157,7 +185,7 @@ def test_impossible_shapes_are_refused(change: dict, message: str) -> None:
 )
 def test_wrong_pictures_are_refused(pictures: np.ndarray) -> None:
     with pytest.raises(InputError, match="pictures: found"):
-        encode_images(VQGAN(SMALL), pictures)
+        ImageCodec(VQGAN(SMALL)).encode(pictures)
 
 
 @pytest.mark.parametrize("bad", [-1, 32])
@@ -165,9 +193,9 @@ def test_codes_outside_the_codebook_are_refused(bad: int) -> None:
     codes = np.zeros((3, 8, 8), np.int64)
     codes[2, 1, 1] = bad
     with pytest.raises(InputError, match=f"{bad} in image 2 is outside 0..31"):
-        decode_codes(VQGAN(SMALL), codes)
+        ImageCodec(VQGAN(SMALL)).decode(codes)
 
 
 def test_float_codes_are_refused() -> None:
     with pytest.raises(InputError, match="expected integers"):
-        decode_codes(VQGAN(SMALL), np.zeros((1, 8, 8)))
+        ImageCodec(VQGAN(SMALL)).decode(np.zeros((1, 8, 8)))

@@ -12,7 +12,7 @@ from vqgan_fixtures import SMALL, random_pictures, with_named_weights
 
 from kyvo.errors import InputError
 from kyvo.images.checkpoint import load_vqgan, read_vqgan_config, save_vqgan
-from kyvo.images.codec import decode_codes, encode_images
+from kyvo.images.codec import ImageCodec
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 
 CLEVR_YAML = """
@@ -61,9 +61,9 @@ def test_saved_then_loaded_is_equal(tmp_path: Path, config: VQGANConfig) -> None
     assert loaded.config == config
     assert not loaded.training
     pictures = random_pictures(2)
-    codes = encode_images(model, pictures)
-    assert (encode_images(loaded, pictures) == codes).all()
-    assert (decode_codes(loaded, codes) == decode_codes(model, codes)).all()
+    codes = ImageCodec(model).encode(pictures)
+    assert (ImageCodec(loaded).encode(pictures) == codes).all()
+    assert (ImageCodec(loaded).decode(codes) == ImageCodec(model).decode(codes)).all()
 
 
 def test_layout_is_that_of_the_reference(run_folder: Path) -> None:

@@ -15,7 +15,7 @@ from kyvo.errors import InputError
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codebook import load_codebook
 from kyvo.images.codebook_training import CodebookConfig
-from kyvo.images.codec import encode_images
+from kyvo.images.codec import ImageCodec
 from kyvo.images.losses import LossConfig
 from kyvo.images.training import (
     DataConfig,
@@ -82,8 +82,8 @@ def test_learns_and_writes_what_it_learnt(config: VQGANTrainingConfig) -> None:
     loaded = load_vqgan(config.output / "small")
     codebook = load_codebook(config.output / "codebook.npy", SMALL.n_embed, SMALL.embed_dim)
     assert np.array_equal(codebook, loaded.codebook.detach().numpy())
-    codes = encode_images(loaded, random_pictures(16))
-    assert np.array_equal(codes, encode_images(model, random_pictures(16)))
+    codes = ImageCodec(loaded).encode(random_pictures(16))
+    assert np.array_equal(codes, ImageCodec(model).encode(random_pictures(16)))
     assert len(np.unique(codes)) > 8
 
 

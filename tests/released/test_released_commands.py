@@ -190,7 +190,7 @@ def check_pictures(embeddings, output):
         for path in sorted(embeddings.glob(f"{kind}_*.npy"))[:1]:
             with torch.inference_mode():
                 image_1CHW = model.decode_embeddings(torch.from_numpy(np.load(path))[None])
-            expected = to_uint8(image_1CHW)[0].astype(int)
+            expected = to_uint8(image_1CHW)[0].int().numpy()
             found = [np.asarray(Image.open(picture)).astype(int) for picture in pictures]
             assert min(np.abs(picture - expected).max() for picture in found) <= 1
 
