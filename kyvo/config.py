@@ -154,7 +154,7 @@ def _build_dataclass(cls: type, values: Any, where: str, problems: list[str]) ->
         if name in values:
             arguments[name] = _convert(values[name], item.type, prefix + name, problems)
         elif item.default is item.default_factory is dataclasses.MISSING:
-            problems.append(f"{prefix}{name}: missing; add it to the config")
+            problems.append(f"{prefix}{name}: missing; add it")
     if len(problems) > before:
         return None
     try:

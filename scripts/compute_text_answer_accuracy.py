@@ -10,7 +10,7 @@ from kyvo.metrics.answers import score_answers
 
 def main(argv: Sequence[str]) -> None:
     args = _parser().parse_args(argv)
-    scores = score_answers(args.predicted_file, args.groundtruth_file)
+    scores = score_answers(args.predicted_file, args.groundtruth_file, args.questions)
     scores.write(args.output_folder or args.predicted_file.parent)
     print(scores.summary())
 
@@ -27,6 +27,12 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         help="true answers: {key: {token_ids, string}} or {answers: [...]}",
+    )
+    parser.add_argument(
+        "--questions",
+        type=Path,
+        help="a world's SPLIT/questions, or a file {key: {family}}: to score every family and "
+        "type of answer too",
     )
     parser.add_argument(
         "--output_folder",

@@ -3,8 +3,9 @@
     python3 scripts/validate_data.py --world FOLDER --schema FILE --vocabulary FILE
     python3 scripts/validate_data.py --data FOLDER --schema FILE --vocabulary FILE
 
---world takes pictures and scenes, --data what tokenize_world.py made of them. Exit status 1 with
-the list of problems, or 0 with a summary of what is there.
+--world takes pictures and scenes, and the instructions or questions that make_world.py writes
+beside them; --data what tokenize_world.py made of them. Exit status 1 with the list of problems,
+or 0 with a summary of what is there.
 """
 
 import argparse
@@ -46,13 +47,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     add = parser.add_argument
-    add("--world", type=Path, help="folder with SPLIT/images, SPLIT/scenes and SPLIT/texts")
+    add("--world", type=Path, help="a world: own SPLIT/images and SPLIT/scenes, or make_world's")
     add("--data", type=Path, help="root of pretokenised data, as tokenize_world.py writes it")
     add("--dataset", default="clevr", help="name of the data set's folders under --data")
     add(
         "--suffix",
         default=ReleasedLayout.suffix,
-        help="ends the names of image and scene files under --data; '' for none",
+        help="ends the names of image and scene files under --data; '' for none; for_vqa, source "
+        "and target go with questions and instructions",
     )
     add("--splits", nargs="+", default=["train", "test"], help="splits to check")
     add("--schema", default="clevr", help="scene schema: a name, or a .yaml file")

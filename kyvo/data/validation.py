@@ -1,12 +1,13 @@
 """Checks of own data before a GPU hour is spent: every problem, with file, key and place.
 
-A world of pictures and scenes (see ``kyvo.data.tokenization``) and the pretokenised files made of
-it are checked alike: problems go to ``Findings``, figures come back as a summary. Everything
-streams.
+A world of pictures and scenes (see ``kyvo.data.tokenization``), what is said about them (see
+``kyvo.world.records``) and the pretokenised files made of it are checked alike: problems go to
+``Findings``, figures come back as a summary. Everything streams.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,25 @@ from tqdm import tqdm
 from kyvo.data.layout import ReleasedLayout
 from kyvo.data.statistics import SceneStatistics
 from kyvo.data.store import TokenStore, common_keys, open_store
+from kyvo.data.world_tasks import EVALUATION, find_task
 from kyvo.errors import InputError, Problems
 from kyvo.files import read_json
 from kyvo.images.preprocessing import load_picture
 from kyvo.scenes import NumberField, SceneCodec, WordField
 from kyvo.sequences import Segment, SequenceBuilder, get_task
 from kyvo.vocabulary import TEXT_END, TEXT_START
+from kyvo.world.records import Record, check_record, read_record
+from kyvo.world.tasks import WorldTask
 
+Files = Mapping[str, Path]  # files of a folder by name without suffix
 Sizes = defaultdict[str, list[Path]]  # pictures by size
+
+# The texts of a suffix's task, one for every sample; other texts may leave samples out.
+_TEXTS: Mapping[str, tuple[str, ...]] = {
+    "for_vqa": ("vqa_questions", "vqa_answers"),
+    "source": ("text_instructions",),
+    "target": ("text_instructions",),
+}
 
 
 class Findings(Problems):
@@ -91,26 +103,47 @@ def _word_faults(words: Sequence[str], codec: SceneCodec) -> Iterator[str]:
 def check_world(
     world: Path, splits: Sequence[str], codec: SceneCodec, findings: Findings
 ) -> list[str]:
-    """Check FOLDER/SPLIT/{images,scenes,texts}; a summary as lines of text."""
-    lines = []
+    """Check the splits of a world, whatever its task; a summary as lines of text.
+
+    FOLDER/SPLIT has images, scenes and texts, or these under source and target; instructions or
+    questions lie beside (see ``kyvo.world.writer``).
+    """
+    task = findings.attempt(find_task, world)
+    if task is None:
+        return []
     sizes: Sizes = defaultdict(list)
-    for split in splits:
-        folder = world / split
-        pictures = _files(folder / "images", ".png", findings)
-        scenes = _files(folder / "scenes", ".json", findings)
-        _check_partners(pictures, scenes, findings)
-        for path in tqdm(pictures.values(), desc=f"{split}: pictures", disable=None):
-            _read_picture(path, sizes, findings)
-        statistics, longest = _read_scenes(split, scenes, codec, findings)
-        lines.append(f"{split}: {len(pictures)} pictures, {statistics.num_scenes} scenes")
-        lines += [f"  {line}" for line in (*statistics.lines(), f"longest scene: {longest} tokens")]
-        for path in sorted((folder / "texts").glob("*.json")):
-            count = _check_texts(path, pictures, findings)
-            lines.append(f"  {path.stem}: texts of {count} of {len(pictures)} pictures")
+    lines = [line for s in splits for line in _check_split(world / s, task, codec, sizes, findings)]
     return [*lines, f"pictures of {_check_sizes(sizes, findings)} pixels"]
 
 
-def _files(folder: Path, suffix: str, findings: Findings) -> dict[str, Path]:
+def _check_split(
+    folder: Path, task: WorldTask, codec: SceneCodec, sizes: Sizes, findings: Findings
+) -> list[str]:
+    sides = [folder / side for side in task.scene_folders]
+    pictures = [_files(side / "images", ".png", findings) for side in sides]
+    scenes = [_files(side / "scenes", ".json", findings) for side in sides]
+    records = {name: _files(folder / name, ".json", findings) for name in task.text_folders}
+    _check_partners(folder, [*pictures, *scenes, *records.values()], findings)
+    lines, good = [], []
+    for side, shown, described in zip(sides, pictures, scenes, strict=True):
+        name = str(side.relative_to(folder.parent))
+        for path in tqdm(shown.values(), desc=f"{name}: pictures", disable=None):
+            _read_picture(path, sizes, findings)
+        statistics, longest, whole = _read_scenes(name, described, codec, findings)
+        good.append(whole)
+        lines.append(f"{name}: {len(shown)} pictures, {statistics.num_scenes} scenes")
+        lines += [f"  {line}" for line in (*statistics.lines(), f"longest scene: {longest} tokens")]
+    for name, paths in records.items():
+        counts = _check_records(name, paths, good, findings)
+        groups = ", ".join(f"{group} x {counts[group]}" for group in sorted(counts))
+        lines.append(f"  {name}: {groups or 'none'}")
+    for path in sorted((folder / "texts").glob("*.json")):
+        count = _check_texts(path, pictures[0], findings)
+        lines.append(f"  {path.stem}: texts of {count} of {len(pictures[0])} pictures")
+    return lines
+
+
+def _files(folder: Path, suffix: str, findings: Findings) -> Files:
     """The files of ``folder`` by name without ``suffix``; other files are problems."""
     if not folder.is_dir():
         findings.add(f"{folder}: no such folder. Expected files NAME{suffix} there.")
@@ -125,15 +158,37 @@ def _files(folder: Path, suffix: str, findings: Findings) -> dict[str, Path]:
     return found
 
 
-def _check_partners(
-    pictures: Mapping[str, Path], scenes: Mapping[str, Path], findings: Findings
-) -> None:
-    for name, path in pictures.items():
-        if name not in scenes:
-            findings.add(f"{path}: no scene scenes/{name}.json. Add it, or remove the picture.")
-    for name, path in scenes.items():
-        if name not in pictures:
-            findings.add(f"{path}: no picture images/{name}.png. Add it, or remove the scene.")
+def _check_partners(folder: Path, groups: Sequence[Files], findings: Findings) -> None:
+    """A name in one group must be in all; a group without files has been told already."""
+    filled = [group for group in groups if group]
+    for name in sorted({name for group in filled for name in group}):
+        missing = [_sibling(group, name) for group in filled if name not in group]
+        if missing:
+            present = next(group[name] for group in filled if name in group)
+            listing = ", ".join(str(path.relative_to(folder)) for path in missing)
+            findings.add(f"{present}: no {listing}. Add what is missing, or remove the rest.")
+
+
+def _sibling(group: Files, name: str) -> Path:
+    """The path that ``name`` would have in a group."""
+    other = next(iter(group.values()))
+    return other.with_name(name + other.suffix)
+
+
+def _check_records(
+    kind: str, paths: Files, scenes: Sequence[Files], findings: Findings
+) -> Counter[str]:
+    """Hold what is said against its scenes, if these are good; how many records of each group."""
+    counts: Counter[str] = Counter()
+    for name, path in tqdm(paths.items(), desc=kind, disable=None):
+        record = findings.attempt(_read_record, kind, path)
+        if record is None:
+            continue
+        counts[record.group] += 1
+        if all(name in side for side in scenes):
+            described = [_read_object(side[name], "scene") for side in scenes]
+            findings.attempt(check_record, record, described, str(path))
+    return counts
 
 
 def _read_picture(path: Path, sizes: Sizes, findings: Findings) -> None:
@@ -153,17 +208,18 @@ def _check_sizes(sizes: Sizes, findings: Findings) -> str:
 
 
 def _read_scenes(
-    split: str, scenes: Mapping[str, Path], codec: SceneCodec, findings: Findings
-) -> tuple[SceneStatistics, int]:
-    """Figures of the scenes that fit the schema, and the ids of the longest."""
-    statistics, longest = SceneStatistics(codec.schema), 0
-    for name, path in tqdm(scenes.items(), desc=f"{split}: scenes", disable=None):
+    side: str, scenes: Files, codec: SceneCodec, findings: Findings
+) -> tuple[SceneStatistics, int, Files]:
+    """Figures of the scenes that fit the schema, the ids of the longest, and these scenes."""
+    statistics, longest, good = SceneStatistics(codec.schema), 0, {}
+    for name, path in tqdm(scenes.items(), desc=f"{side}: scenes", disable=None):
         objects = _check_scene(name, path, codec, findings)
         if objects is not None:
+            good[name] = path
             statistics.add(objects)
             ids = findings.attempt(codec.encode, objects, str(path))
             longest = max(longest, len(ids or ()))
-    return statistics, longest
+    return statistics, longest, good
 
 
 def _check_scene(
@@ -186,7 +242,7 @@ def _check_scene(
     return scene["objects"] if findings.count == before else None
 
 
-def _check_texts(path: Path, pictures: Mapping[str, Path], findings: Findings) -> int:
+def _check_texts(path: Path, pictures: Files, findings: Findings) -> int:
     """Texts by the names of pictures; how many pictures have one."""
     texts = findings.attempt(_read_object, path, "texts") or {}
     names = {picture.name for picture in pictures.values()}
@@ -196,6 +252,10 @@ def _check_texts(path: Path, pictures: Mapping[str, Path], findings: Findings) -
         if not isinstance(text, str) or not text.strip():
             findings.add(f"{path}: key {key!r}: expected a text, found {text!r:.60}.")
     return len(names & texts.keys())
+
+
+def _read_record(kind: str, path: Path) -> Record:
+    return read_record(kind, _read_object(path, kind), str(path))
 
 
 def _read_object(path: Path, purpose: str) -> dict[str, Any]:
@@ -217,25 +277,83 @@ def check_tokens(
     Args:
         codes_per_image: codes that every image must have; None: as many as most have.
     """
-    lines = []
-    for split in splits:
-        images = findings.attempt(open_store, layout.image_file(split), "images")
-        scenes = findings.attempt(open_store, layout.scene_file(split), "scenes")
-        if images is not None:
-            _check_codes(images, codes_per_image, codec, findings)
-        if scenes is not None:
-            statistics = _read_stored_scenes(scenes, codec, findings)
-            lines.append(f"{split}: {len(scenes)} tokenised scenes")
-            lines += [f"  {line}" for line in statistics.lines()]
-        if images is not None and scenes is not None:
-            lines.append(f"  {_check_keys(images, scenes, codec, findings)}")
-        for path in sorted(layout.texts.glob(f"{split}_*.json")):
-            store = findings.attempt(open_store, path, "texts")
-            if store is not None:
-                _check_stored_texts(store, codec, findings)
-                longest = int(store.lengths.max())
-                lines.append(f"  {path.name}: {len(store)} texts of up to {longest} tokens")
+    return [
+        line
+        for split in splits
+        for files in _file_sets(layout, split)
+        for line in _check_set(files, split, codec, findings, codes_per_image)
+    ]
+
+
+@dataclass(frozen=True)
+class _FileSet:
+    """Images, scenes and texts with the same keys.
+
+    Attributes:
+        layout: names the files of images and scenes.
+        texts: files that go with them.
+        is_task: whether a task reads these texts, so that every sample needs them.
+    """
+
+    layout: ReleasedLayout
+    texts: tuple[Path, ...]
+    is_task: bool = True
+
+
+def _file_sets(layout: ReleasedLayout, split: str) -> list[_FileSet]:
+    """The files that ``layout`` names; one set a kind where instructions are for evaluation."""
+    folder, beside = f"{EVALUATION}-{layout.suffix}", replace(layout, subfolder=EVALUATION)
+    starts = {layout.images: f"{split}_vqgan_indices_", layout.scenes: f"{split}_tokenized_scenes_"}
+    kinds = {
+        path.stem.removeprefix(start)
+        for place, start in starts.items()
+        for path in (place / folder).glob(f"{start}*.json")
+    }
+    if kinds:
+        texts = {kind: beside.text_file(split, f"text_instructions_{kind}") for kind in kinds}
+        places = {kind: replace(layout, suffix=kind, subfolder=folder) for kind in kinds}
+        return [_FileSet(places[kind], (texts[kind],)) for kind in sorted(kinds)]
+    if names := _TEXTS.get(layout.suffix):
+        return [_FileSet(layout, tuple(layout.text_file(split, name) for name in names))]
+    return [_FileSet(layout, tuple(sorted(layout.texts.glob(f"{split}_*.json"))), is_task=False)]
+
+
+def _check_set(
+    files: _FileSet,
+    split: str,
+    codec: SceneCodec,
+    findings: Findings,
+    codes_per_image: int | None,
+) -> list[str]:
+    layout, lines = files.layout, []
+    images = findings.attempt(open_store, layout.image_file(split), "images")
+    scenes = findings.attempt(open_store, layout.scene_file(split), "scenes")
+    if images is not None:
+        _check_codes(images, codes_per_image, codec, findings)
+    if scenes is not None:
+        statistics = _read_stored_scenes(scenes, codec, findings)
+        lines.append(f"{layout.scene_file(split).name}: {len(scenes)} scenes")
+        lines += [f"  {line}" for line in statistics.lines()]
+    if images is not None and scenes is not None:
+        lines.append(f"  {_check_keys(images, scenes, codec, findings)}")
+    for path in files.texts:
+        store = findings.attempt(open_store, path, "texts")
+        if store is not None:
+            _check_stored_texts(store, codec, findings)
+            lines.append(f"  {path.name}: {len(store)} texts of up to {store.lengths.max()} tokens")
+        if store is not None and images is not None:
+            _check_text_keys(store, images, files, split, findings)
     return lines
+
+
+def _check_text_keys(
+    store: TokenStore, images: TokenStore, files: _FileSet, split: str, findings: Findings
+) -> None:
+    others = {f"{split}_{name}.json" for names in _TEXTS.values() for name in names}
+    if files.is_task or store.path.name not in others:
+        _find_alone(store, images, findings)
+    if files.is_task:
+        _find_alone(images, store, findings)
 
 
 def _entries(store: TokenStore) -> Iterator[tuple[np.ndarray, str]]:
@@ -295,9 +413,8 @@ def _check_keys(
     images: TokenStore, scenes: TokenStore, codec: SceneCodec, findings: Findings
 ) -> str:
     """Each key of one file alone is a problem; how many samples there are, and the longest."""
-    for store, other in ((images, scenes), (scenes, images)):
-        for key in np.setdiff1d(store.keys, other.keys, assume_unique=True):
-            findings.add(f"{store.path}: key {key.decode()!r} is not in {other.path}.")
+    _find_alone(images, scenes, findings)
+    _find_alone(scenes, images, findings)
     shared = common_keys([images, scenes])
     if not len(shared):
         return "no samples"
@@ -308,3 +425,8 @@ def _check_keys(
     )
     key = shared[int(lengths.argmax())].decode()
     return f"{len(shared)} samples, the longest {lengths.max()} tokens ({key})"
+
+
+def _find_alone(store: TokenStore, other: TokenStore, findings: Findings) -> None:
+    for key in np.setdiff1d(store.keys, other.keys, assume_unique=True):
+        findings.add(f"{store.path}: key {key.decode()!r} is not in {other.path}.")

@@ -14,16 +14,33 @@ from kyvo.data.tokenization import WorldTokenizer, copy_originals
 from kyvo.errors import InputError
 from kyvo.files import read_json
 from kyvo.world.objaworld import scene_key
+from kyvo.world.tasks import TASKS, WorldTask, get_task
 
 Counts = Counter[str]
-_EVALUATION = "instruction-following-eval"
+EVALUATION = "instruction-following-eval"
+"""Begins the names of the folders that hold an evaluation split's instructions."""
 
 
 def world_task(world: Path) -> str:
     """The task that a world was made for; ``scenes`` where no ``world.json`` says."""
     record = world / "world.json"
     options = read_json(record, "options of the world") if record.is_file() else {}
+    if not isinstance(options, dict):
+        raise InputError(f"{record}: expected an object of options. Make the world again.")
     return str(options.get("task", "scenes"))
+
+
+def find_task(world: Path) -> WorldTask:
+    """What a world was made for; without a ``world.json``, what its folders of texts are for.
+
+    Raises:
+        InputError: ``world.json`` is malformed or names an unknown task.
+    """
+    if (world / "world.json").is_file():
+        return get_task(world_task(world))
+    folders = {path.name for path in world.glob("*/*") if path.is_dir()}
+    found = (task for task in TASKS.values() if folders & {*task.text_folders})
+    return next(found, TASKS["scenes"])
 
 
 def tokenize_task(
@@ -91,11 +108,11 @@ def _one_set(
     """Source, target and instructions of ``rows``; ``kind`` names their files, if not empty."""
     split, counts = folder.name, Counter[str]()
     for side in ("source", "target"):
-        subfolder = f"{_EVALUATION}-{side}" if kind else ""
+        subfolder = f"{EVALUATION}-{side}" if kind else ""
         place = replace(layout, suffix=kind or side, subfolder=subfolder)
         names = {name: name for name in rows}
         counts.update(tokenizer.tokenize_scenes(folder / side, split, place, names))
-    place = replace(layout, subfolder=_EVALUATION if kind else "")
+    place = replace(layout, subfolder=EVALUATION if kind else "")
     name = f"text_instructions_{kind}" if kind else "text_instructions"
     texts = {key: f" {row['instruction']}" for key, row in rows.items()}
     counts["instructions"] = tokenizer.tokenize_texts(texts, place.text_file(split, name))

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,8 @@ def test_pictures_and_scenes_without_each_other(world: Path) -> None:
     (world / "train/images/.DS_Store").write_bytes(b"")
     assert problems_of(world) == [
         "images/photo.JPG: expected only files NAME.png there. Convert or remove it.",
-        f"images/{SECOND}.png: no scene scenes/{SECOND}.json. Add it, or remove the picture.",
-        f"scenes/{FIRST}.json: no picture images/{FIRST}.png. Add it, or remove the scene.",
+        f"scenes/{FIRST}.json: no images/{FIRST}.png. Add what is missing, or remove the rest.",
+        f"images/{SECOND}.png: no scenes/{SECOND}.json. Add what is missing, or remove the rest.",
     ]
 
 
@@ -234,6 +235,57 @@ def token_problems(layout: ReleasedLayout, codes_per_image: int | None = None) -
     ]
 
 
+def test_texts_of_other_keys_than_the_images(tmp_path: Path) -> None:
+    text = {"token_ids": [CODEC.vocabulary.marker_id(m) for m in ("[TEXT-START]", "[TEXT-END]")]}
+    layout = write_tokens(tmp_path, texts={"new.png": text, f"{FIRST}.png": None})
+    (found,) = token_problems(layout)
+    assert found.startswith("text/train_questions.json: key 'new.png' is not in ")
+
+
+def test_texts_of_a_task_have_every_key(tmp_path: Path) -> None:
+    """The answers of a test set lack a question's key; other suffixes do not mind."""
+    layout = write_tokens(tmp_path)
+    for kind in ("image", "scene"):
+        path = getattr(layout, f"{kind}_file")("train")
+        path.rename(getattr(replace(layout, suffix="for_vqa"), f"{kind}_file")("train"))
+    texts = json.loads(layout.text_file("train", "questions").read_text())
+    layout.text_file("train", "vqa_questions").write_text(json.dumps(texts))
+    del texts[f"{SECOND}.png"]
+    layout.text_file("train", "vqa_answers").write_text(json.dumps(texts))
+    (found,) = token_problems(replace(layout, suffix="for_vqa"))
+    assert found.startswith(f"images/train_vqgan_indices_for_vqa.json: key '{SECOND}.png' is not")
+    write_tokens(tmp_path / "own")
+    other = ReleasedLayout(tmp_path / "own", "harbour", "")
+    layout.text_file("train", "vqa_answers").rename(other.text_file("train", "vqa_answers"))
+    assert token_problems(other) == []
+
+
+def test_instructions_for_evaluation_are_checked_kind_by_kind(tmp_path: Path) -> None:
+    layout = replace(write_tokens(tmp_path), suffix="source")
+    base, kind = tmp_path / "pretokenized-data/harbour", "removal_with_relation"
+    for folder, old, new in (
+        ("images", "train_vqgan_indices", "-source/train_vqgan_indices"),
+        ("3d-scenes", "train_tokenized_scenes", "-source/train_tokenized_scenes"),
+        ("text", "train_questions", "/train_text_instructions"),
+    ):
+        target = base / folder / f"instruction-following-eval{new}_{kind}.json"
+        target.parent.mkdir()
+        (base / folder / f"{old}.json").rename(target)
+    findings = Findings()
+    lines = check_tokens(layout, ["train"], CODEC, findings)
+    assert findings.messages == []
+    assert lines[0] == f"train_tokenized_scenes_{kind}.json: 3 scenes"
+    assert lines[-1] == f"  train_text_instructions_{kind}.json: 3 texts of up to 3 tokens"
+    texts = json.loads(target.read_text())
+    del texts[f"{THIRD}.png"]
+    target.write_text(json.dumps(texts))
+    (found,) = token_problems(layout)
+    assert f"key '{THIRD}.png' is not in" in found
+    target.unlink()
+    (found,) = token_problems(layout)
+    assert found.endswith("no such file. Check the path.")
+
+
 def test_good_tokens_have_a_summary(tmp_path: Path) -> None:
     layout, findings = write_tokens(tmp_path), Findings()
     lines = check_tokens(layout, ["train"], CODEC, findings)
@@ -243,7 +295,7 @@ def test_good_tokens_have_a_summary(tmp_path: Path) -> None:
     ]
     # BOS, the image in its brackets, OUTPUT-START, the scene, EOS.
     longest = max(1 + 6 + 1 + len(CODEC.encode(scene)) + 1 for scene in objects)
-    assert lines[0] == "train: 3 tokenised scenes"
+    assert lines[0] == "train_tokenized_scenes.json: 3 scenes"
     assert f"  3 samples, the longest {longest} tokens (" in "\n".join(lines)
     assert lines[-1] == "  train_questions.json: 3 texts of up to 3 tokens"
 
@@ -287,8 +339,9 @@ def test_the_command_lists_problems_and_fails(
     arguments = ["--world", str(world), "--schema", SCHEMA, "--vocabulary", VOCABULARY]
     script.main(arguments)
     assert capsys.readouterr().out.endswith("pictures of 64 x 64 pixels\nno problems\n")
-    (world / "test/scenes/harbour_test_0000.json").unlink()
-    with pytest.raises(InputError, match=r"(?s)2 problems.*harbour_test_0000\.png: no scene"):
+    for name in (FIRST, SECOND):
+        (world / f"train/scenes/{name}.json").unlink()
+    with pytest.raises(InputError, match=rf"(?s)2 problems.*{FIRST}\.png: no scene"):
         script.main(arguments)
     with pytest.raises(InputError, match="and 1 more"):
         script.main([*arguments, "--limit", "1"])
