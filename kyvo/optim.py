@@ -2,11 +2,11 @@
 
 Muon moves every singular direction of a weight by the same amount (Jordan et al. 2024), so that
 directions with small gradients learn too. A parameter group with ``is_hidden: True`` gets it.
-Shapes: M matrices of one shape, R rows, C columns.
+Shapes: R rows, C columns, S the smaller of both, M matrices with the same S.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,16 +17,38 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 5
 
 
-def orthogonalise(matrices_MRC: Tensor) -> Tensor:
-    """Matrices with the same singular vectors and all singular values near 1 (0.7 to 1.2)."""
-    tall = matrices_MRC.shape[1] > matrices_MRC.shape[2]
-    x_MRC = matrices_MRC.mT if tall else matrices_MRC
-    x_MRC = x_MRC / (x_MRC.norm(dim=(1, 2), keepdim=True) + 1e-7)
+def orthogonalise(matrices_RC: Sequence[Tensor]) -> list[Tensor]:
+    """Matrices with the same singular vectors and all singular values near 1 (0.7 to 1.2).
+
+    Each is multiplied by a polynomial of its Gram matrix over its smaller side: the iteration
+    needs the Gram matrices alone, so that those of one size go through it together.
+    """
+    wide = [x_RC if x_RC.shape[0] <= x_RC.shape[1] else x_RC.mT for x_RC in matrices_RC]
+    factors: dict[int, Tensor] = {}
+    for same_side in _grouped(range(len(wide)), lambda i: wide[i].shape[0]):
+        grams_MSS = torch.stack([wide[i] @ wide[i].mT for i in same_side])
+        factors |= zip(same_side, _inverse_roots(grams_MSS), strict=True)
+    products = [factors[i] @ x for i, x in enumerate(wide)]
+    return [
+        product if product.shape == x_RC.shape else product.mT
+        for product, x_RC in zip(products, matrices_RC, strict=True)
+    ]
+
+
+def _inverse_roots(grams_MSS: Tensor) -> Tensor:
+    """Roughly the inverse square roots of Gram matrices, by Newton-Schulz."""
     first, second, third = _COEFFICIENTS
-    for _ in range(_ROUNDS):
-        gram_MRR = x_MRC @ x_MRC.mT
-        x_MRC = first * x_MRC + (second * gram_MRR + third * gram_MRR @ gram_MRR) @ x_MRC
-    return x_MRC.mT if tall else x_MRC
+    sizes_M11 = grams_MSS.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None].clamp_min(1e-14)
+    gram_MSS, factor_MSS = grams_MSS / sizes_M11, None
+    for round_ in range(_ROUNDS):
+        step_MSS = torch.baddbmm(gram_MSS, gram_MSS, gram_MSS, beta=second, alpha=third)
+        step_MSS.diagonal(dim1=1, dim2=2).add_(first)
+        factor_MSS = step_MSS if factor_MSS is None else step_MSS @ factor_MSS
+        if round_ < _ROUNDS - 1:
+            # All of these are polynomials of one matrix and commute.
+            gram_MSS = step_MSS @ (step_MSS @ gram_MSS)
+    assert factor_MSS is not None
+    return factor_MSS * sizes_M11.rsqrt()
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -64,23 +86,21 @@ class MuonAdamW(torch.optim.Optimizer):
             weights: list[Any] = [w for w in group["params"] if w.grad is not None]
             if weights and group["weight_decay"]:
                 torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            if group["is_hidden"]:
-                for same_shape in _by_shape(weights):
-                    self._muon(same_shape, group)
+            if group["is_hidden"] and weights:
+                self._muon(weights, group)
             elif weights:
                 self._adam(weights, group)
 
     def _muon(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
-        """Weights of one shape, together."""
         averages = [self._state(w, "momentum") for w in weights]
         gradients = [w.grad for w in weights if w.grad is not None]
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(gradients, averages, group["momentum"])
-        steps_MRC = orthogonalise(torch.stack([step.flatten(1) for step in nesterov]))
-        rows, columns = steps_MRC.shape[1:]
-        scale = max(1.0, rows / columns) ** 0.5
-        for weight, step_RC in zip(weights, steps_MRC, strict=True):
-            weight.add_(step_RC.view_as(weight), alpha=-group["lr"] * scale)
+        steps_RC = orthogonalise([step.flatten(1) for step in nesterov])
+        for weight, step_RC in zip(weights, steps_RC, strict=True):
+            rows, columns = step_RC.shape
+            scale = max(1.0, rows / columns) ** 0.5
+            weight.add_(step_RC.reshape(weight.shape), alpha=-group["lr"] * scale)
 
     def _adam(self, weights: list[Any], group: dict[str, Any]) -> None:
         first, second = group["betas"]
@@ -106,8 +126,8 @@ class MuonAdamW(torch.optim.Optimizer):
         return state[name]
 
 
-def _by_shape(weights: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
-    groups: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
-    for weight in weights:
-        groups[weight.shape].append(weight)
-    return list(groups.values())
+def _grouped(items: Iterable[int], key: Callable[[int], int]) -> Iterable[list[int]]:
+    groups: dict[int, list[int]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return groups.values()

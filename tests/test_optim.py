@@ -20,15 +20,31 @@ def _set_gradients(weights: list[nn.Parameter], seed: int) -> None:
 def test_orthogonalise_brings_singular_values_near_one() -> None:
     for shape in ((2, 8, 8), (3, 4, 16), (1, 16, 4)):
         matrices = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
-        values = torch.linalg.svdvals(orthogonalise(matrices))
+        values = torch.linalg.svdvals(torch.stack(orthogonalise(matrices.unbind())))
         assert values.min() > 0.3
         assert values.max() < 1.3
+
+
+def test_orthogonalise_is_the_newton_schulz_iteration() -> None:
+    """On matrices of several shapes at once, some of them nearly singular."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(8, 8), (4, 16), (16, 4), (8, 20)]
+    matrices = [torch.randn(*s, generator=generator, dtype=torch.float64) for s in shapes]
+    matrices.append(matrices[0] * torch.logspace(0, -4, 8, dtype=torch.float64))
+    for matrix, found in zip(matrices, orthogonalise(matrices), strict=True):
+        x = matrix / matrix.norm()
+        for _ in range(5):
+            gram = x @ x.T
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        torch.testing.assert_close(found, x, rtol=1e-6, atol=1e-7)
+        (single,) = orthogonalise([matrix.float()])
+        assert (single - x).norm() < 1e-3 * x.norm()
 
 
 def test_orthogonalise_keeps_singular_vectors() -> None:
     matrix = torch.randn(1, 6, 6, generator=torch.Generator().manual_seed(2))
     left, _, right = torch.linalg.svd(matrix[0])
-    turned = left.T @ orthogonalise(matrix)[0] @ right.T
+    turned = left.T @ orthogonalise([matrix[0]])[0] @ right.T
     assert torch.allclose(turned, turned.diag().diag(), atol=1e-4)
 
 
@@ -56,7 +72,7 @@ def test_hidden_groups_take_orthogonal_nesterov_steps() -> None:
             averages[index] = 0.5 * averages[index] + 0.5 * weight.grad
             nesterov = 0.5 * weight.grad + 0.5 * averages[index]
             scale = max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
-            before[index] -= 0.1 * scale * orthogonalise(nesterov[None])[0]
+            before[index] -= 0.1 * scale * orthogonalise([nesterov])[0]
         optimizer.step()
     for own, expected in zip(weights, before, strict=True):
         torch.testing.assert_close(own.detach(), expected)
