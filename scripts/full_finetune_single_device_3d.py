@@ -6,7 +6,6 @@ The same command again goes on where an interrupted run stopped.
 """
 
 import argparse
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -27,17 +26,20 @@ from kyvo.models import (
     save_checkpoint,
 )
 from kyvo.training import (
+    GradientWatch,
     LossSums,
     MetricsLog,
     StepMeter,
     StopRequest,
     TrainingConfig,
-    autocast,
+    accelerate,
+    apply_gradients,
+    batch_loss,
     build_model,
     build_optimizer,
     check_fingerprint,
     fingerprint,
-    language_loss,
+    length_multiple,
     log_line,
     loss_weight,
     optimizer_state,
@@ -75,10 +77,9 @@ class FullFinetuneRecipeSingleDevice3D:
         )
         self.fingerprint = fingerprint(config, len(self.dataset))
         self.meter = StepMeter(self.total_steps, self.step)
+        self.watch = GradientWatch()
         self._resume()
-        if config.compile:
-            for layer in self.model.layers:
-                layer.compile()
+        accelerate(self.model, config)
         logger = config.metric_logger.build() if config.metric_logger else None
         self.log = MetricsLog(config.output_dir / "metrics.jsonl", logger, self.step)
 
@@ -118,8 +119,9 @@ class FullFinetuneRecipeSingleDevice3D:
     def _load(self, dataset: KyvoDataset, plan: list[list[int]]) -> Iterable[Batch]:
         loss = self.config.loss
         weighting = LossWeighting(loss.weight_first_positions, loss.weight)
-        pin_memory = self.device.type == "cuda"
-        return make_loader(dataset, plan, weighting, self.config.num_workers, pin_memory)
+        pin_memory, multiple = self.device.type == "cuda", length_multiple(self.device)
+        workers = self.config.num_workers
+        return make_loader(dataset, plan, weighting, workers, pin_memory, multiple)
 
     def _update(self, batches: list[Batch]) -> None:
         """One optimizer step over the accumulated ``batches``."""
@@ -132,31 +134,20 @@ class FullFinetuneRecipeSingleDevice3D:
             except torch.OutOfMemoryError:
                 raise InputError(_out_of_memory(batch)) from None
             self.meter.add(sums, batch, loss_weight(batch, config.loss.normalization))
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.parameters.values(), config.clip_grad_norm or math.inf
+        norm = apply_gradients(
+            self.parameters.values(), self.optimizer, self.scheduler, config.clip_grad_norm
         )
-        if not torch.isfinite(norm):
-            keys = ", ".join(key for batch in batches for key in batch.keys[:4])
-            raise InputError(
-                f"step {self.step + 1}: the gradient is not finite (batch with {keys}, ...). "
-                "The last checkpoint is good; lower the learning rate or check those samples."
-            )
         self.meter.gradient_norm = norm
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.scheduler is not None:
-            self.scheduler.step()
+        self.watch.note(self.step + 1, norm, batches)
 
     def _loss(self, batch: Batch) -> LossSums:
-        config = self.config.loss
-        with autocast(self.config.precision, self.device):
-            on_device = batch.to(self.device)
-            return language_loss(self.model, on_device, config.normalization, config.head_chunk)
+        return batch_loss(self.model, batch, self.config, self.device)
 
     def _after_step(self, progress: tqdm) -> None:
         config, step = self.config, self.step
         last = step == self.total_steps
         if last or step % config.log_every_n_steps == 0:
+            self.watch.check()
             values = self.meter.report(step, float(self.optimizer.param_groups[0]["lr"]))
             self.log.write(step, values)
             progress.write(log_line(step, self.total_steps, values))
@@ -175,6 +166,7 @@ class FullFinetuneRecipeSingleDevice3D:
     @torch.no_grad()
     def _validate(self) -> None:
         """Loss and accuracy on held-out samples, in a fixed order."""
+        self.watch.check()
         if self.validation is None:
             return
         config = self.config
@@ -188,6 +180,7 @@ class FullFinetuneRecipeSingleDevice3D:
         tqdm.write(f"step {self.step}  validation loss {loss:.4f}  accuracy {accuracy:.3f}")
 
     def _save(self) -> None:
+        self.watch.check()
         tensors, values = optimizer_state(self.optimizer, self.parameters)
         state = {
             "step": self.step,
@@ -226,6 +219,7 @@ class FullFinetuneRecipeSingleDevice3D:
 
     def _export(self, epoch: int) -> None:
         """The released layout's file, for tools that read ``meta_model_{epoch}.pt``."""
+        self.watch.check()
         with atomic_file(self.config.output_dir / f"meta_model_{epoch}.pt") as temporary:
             torch.save(released_state_dict(self.model), temporary)
 

@@ -87,27 +87,39 @@ def position_weights(
     return weights_BL
 
 
-def collate(samples: Sequence[tuple[str, Sample]], weighting: LossWeighting) -> Batch:
-    """Pad ``samples`` into a batch; position t of the inputs has token t + 1 as its label."""
-    length = max(len(sample.tokens) for _, sample in samples)
-    tokens_BL = np.full((len(samples), length), PAD_ID, dtype=np.int64)
-    labels_BL = np.full((len(samples), length), IGNORED_LABEL, dtype=np.int64)
+def collate(
+    samples: Sequence[tuple[str, Sample]], weighting: LossWeighting, multiple: int = 1
+) -> Batch:
+    """Pad ``samples`` into a batch; position t of the inputs has token t + 1 as its label.
+
+    Rows are padded on to a ``multiple`` of positions, which changes nothing of the loss: the
+    reference's normalisation goes by the longest sample.
+    """
+    length = max(len(sample.tokens) for _, sample in samples) - 1
+    width = padded_length(length, multiple)
+    tokens_BL = np.full((len(samples), width), PAD_ID, dtype=np.int64)
+    labels_BL = np.full((len(samples), width), IGNORED_LABEL, dtype=np.int64)
     for row, (_, sample) in enumerate(samples):
-        tokens_BL[row, : len(sample.tokens)] = sample.tokens
-        labels_BL[row, : len(sample.labels)] = sample.labels
-    next_BL = labels_BL[:, 1:]
+        inputs = sample.tokens[:length]
+        tokens_BL[row, : len(inputs)] = inputs
+        labels_BL[row, : len(sample.labels) - 1] = sample.labels[1:]
     starts = [sample.window_start for _, sample in samples]
-    weights_BL = position_weights(starts, length - 1, weighting)
-    positions_N = np.flatnonzero(next_BL != IGNORED_LABEL)
+    weights_BL = position_weights(starts, length, weighting)
+    rows_N, columns_N = np.nonzero(labels_BL != IGNORED_LABEL)
     return Batch(
         keys=tuple(key for key, _ in samples),
-        tokens_BL=torch.from_numpy(np.ascontiguousarray(tokens_BL[:, :-1])),
-        positions_N=torch.from_numpy(positions_N),
-        labels_N=torch.from_numpy(next_BL.reshape(-1)[positions_N]),
-        weights_N=torch.from_numpy(weights_BL.reshape(-1)[positions_N]),
+        tokens_BL=torch.from_numpy(tokens_BL),
+        positions_N=torch.from_numpy(rows_N * width + columns_N),
+        labels_N=torch.from_numpy(labels_BL[rows_N, columns_N]),
+        weights_N=torch.from_numpy(weights_BL[rows_N, columns_N]),
         row_weights_B=torch.from_numpy(weights_BL.sum(axis=1)),
         num_tokens=sum(len(sample.tokens) - 1 for _, sample in samples),
     )
+
+
+def padded_length(length: int, multiple: int) -> int:
+    """``length`` rounded up to a multiple."""
+    return -(-length // multiple) * multiple
 
 
 def length_buckets(
@@ -136,12 +148,13 @@ def make_loader(
     weighting: LossWeighting,
     num_workers: int = 0,
     pin_memory: bool = False,
+    multiple: int = 1,
 ) -> Iterable[Batch]:
-    """A loader over exactly ``batches``."""
+    """A loader over exactly ``batches``; ``multiple`` as for ``collate``."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=_Collate(weighting),
+        collate_fn=_Collate(weighting, multiple),
         num_workers=num_workers,
         pin_memory=pin_memory,
         # Its own: a loader draws a seed whenever it is iterated, and drawing it from torch's
@@ -155,6 +168,7 @@ class _Collate:
     """``collate`` as a picklable callable, for loader workers."""
 
     weighting: LossWeighting
+    multiple: int
 
     def __call__(self, samples: Sequence[tuple[str, Sample]]) -> Batch:
-        return collate(samples, self.weighting)
+        return collate(samples, self.weighting, self.multiple)

@@ -4,20 +4,17 @@ Shapes: B samples, L positions, D width, V ids.
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchtune.models.llama3._component_builders import llama3_mlp
 from torchtune.models.llama3_1 import Llama3ScaledRoPE
-from torchtune.modules import (
-    MultiHeadAttention,
-    RMSNorm,
-    TransformerDecoder,
-    TransformerSelfAttentionLayer,
-)
+from torchtune.modules import RMSNorm, TransformerDecoder, TransformerSelfAttentionLayer
 
 from kyvo.config import Component
 from kyvo.errors import InputError
+from kyvo.models.attention import Attention
 from kyvo.models.embedding import (
     ImageProjection,
     MixedEmbedding,
@@ -30,14 +27,29 @@ from kyvo.vocabulary import Vocabulary
 class KyvoModel(TransformerDecoder):
     """A Llama decoder over all three modalities, with an untied head of V rows."""
 
+    _are_layers_compiled = False
+
     def hidden(
         self, tokens_BL: Tensor, mask: Tensor | None = None, input_pos: Tensor | None = None
     ) -> Tensor:
         """Normalised hidden states (B, L, D): everything but the head, which few positions need."""
         h_BLD = self.tok_embeddings(tokens_BL)
         for layer in self.layers:
+            if self._are_layers_compiled:
+                # Or the first batch's sizes would be compiled in, and each new kind of batch cost
+                # another compilation.
+                torch._dynamo.maybe_mark_dynamic(h_BLD, [0, 1])
             h_BLD = layer(h_BLD, mask=mask, input_pos=input_pos)
         return self.norm(h_BLD)
+
+    def compile_layers(self, **options: Any) -> None:
+        """Compile the layers, each for itself: alike, they share one compilation.
+
+        ``options`` are those of ``torch.compile``.
+        """
+        self._are_layers_compiled = True
+        for layer in self.layers:
+            layer.compile(**options)
 
     def place(self, device: torch.device, dtype: torch.dtype) -> "KyvoModel":
         """Move to ``device`` with weights of ``dtype``; RoPE's table, a buffer, stays float32."""
@@ -143,7 +155,7 @@ def _layer(
     rope: Llama3ScaledRoPE,
 ) -> TransformerSelfAttentionLayer:
     head_dim = embed_dim // num_heads
-    attention = MultiHeadAttention(
+    attention = Attention(
         embed_dim=embed_dim,
         num_heads=num_heads,
         num_kv_heads=num_kv_heads,

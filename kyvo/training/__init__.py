@@ -15,15 +15,19 @@ from kyvo.training.runtime import (
     MetricsLog,
     StopRequest,
     autocast,
+    length_multiple,
 )
 from kyvo.training.setup import (
+    accelerate,
     build_model,
     build_optimizer,
     check_fingerprint,
     fingerprint,
 )
+from kyvo.training.step import GradientWatch, apply_gradients, batch_loss
 
 __all__ = [
+    "GradientWatch",
     "LossConfig",
     "LossSums",
     "MetricsLog",
@@ -31,12 +35,16 @@ __all__ = [
     "StopRequest",
     "TrainingConfig",
     "TrainingPlan",
+    "accelerate",
+    "apply_gradients",
     "autocast",
+    "batch_loss",
     "build_model",
     "build_optimizer",
     "check_fingerprint",
     "fingerprint",
     "language_loss",
+    "length_multiple",
     "log_line",
     "loss_weight",
     "optimizer_state",

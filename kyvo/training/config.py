@@ -65,6 +65,7 @@ class TrainingConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "bf16_mixed"
     compile: bool = False
+    float8: bool = False
     batch_size: int = 32
     gradient_accumulation_steps: int = 1
     epochs: int = 10
@@ -95,6 +96,12 @@ class TrainingConfig:
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
             raise ValueError(
                 f"clip_grad_norm: expected more than 0, or null, found {self.clip_grad_norm}"
+            )
+        if self.float8 and (self.precision == "fp32" or not self.compile):
+            raise ValueError(
+                "float8: needs compile: true, without which its casts cost more than its products "
+                f"save, and precision bf16_mixed or bf16; found compile {self.compile}, "
+                f"precision {self.precision}"
             )
         rounding = self.optimizer.arguments.get("bf16_stochastic_round", False)
         if self.precision == "bf16" and not rounding:

@@ -1,6 +1,6 @@
 """How much memory and disk a training run needs, before it takes them.
 
-Shapes: B rows, L positions, N labels, D width, F feed-forward width, V ids.
+Shapes: B rows, L positions, N labels.
 """
 
 from dataclasses import asdict, dataclass
@@ -47,7 +47,8 @@ def estimate_memory(
     """The peak of a step over ``tokens_BL`` positions of which ``labels_N`` carry loss.
 
     ``model`` may be an ``outline``. Counted as the eager layers keep tensors for their backward
-    pass, twice Adam's running averages, and logits as they stand between head and loss.
+    pass, twice Adam's running averages, and logits as they are turned into their gradient.
+    Compiled layers keep less.
     """
     item = weight_dtype(config.precision).itemsize
     trained = num_parameters(model, trainable_only=True)
@@ -77,17 +78,22 @@ def _bytes_per_token(model: KyvoModel, config: TrainingConfig) -> int:
     width, inner = model.output.weight.shape[1], _feed_forward_width(model)
     item = _product_bytes(config)
     residual = weight_dtype(config.precision).itemsize
+    attention = model.layers[0].attn
+    of_keys = attention.num_kv_heads * attention.head_dim
     # Twice: the residual stream, the normalised values in float32, and their copy that enters
-    # the products. Queries, keys and values of all heads, the attended values, and their copy.
-    of_width = 2 * (residual + 4 + item) + 5 * item
+    # the products.
+    of_norms = 2 * (residual + 4 + item) * width
+    # Queries, keys and values; queries and keys turned by their position; the attended values.
+    of_attention = 3 * item * (width + of_keys)
     # Gate, its activation, the other branch and the product.
-    return len(model.layers) * (of_width * width + 4 * item * inner)
+    return len(model.layers) * (of_norms + of_attention + 4 * item * inner)
 
 
 def _bytes_per_label(model: KyvoModel, config: TrainingConfig) -> int:
-    """Logits as products, as float32, as log-probabilities, and two gradients of them."""
+    """Logits as products and, unless they are or a compiled kernel does without, as float32."""
     item = _product_bytes(config)
-    return model.output.weight.shape[0] * (2 * item + 3 * 4)
+    as_float32 = 0 if item == 4 or config.compile else 4
+    return model.output.weight.shape[0] * (item + as_float32)
 
 
 def _product_bytes(config: TrainingConfig) -> int:

@@ -15,7 +15,7 @@ from kyvo.data.batches import Batch, LossWeighting, collate
 from kyvo.data.dataset import KyvoDataset
 from kyvo.data.inspection import DATA_REMEDY, check_scenes
 from kyvo.devices import check_memory, free_memory, resolve_device
-from kyvo.errors import Problems
+from kyvo.errors import InputError, Problems
 from kyvo.files import check_free_space, format_bytes, require_folder
 from kyvo.images.codebook import load_codebook
 from kyvo.models import KyvoModel, check_codebook, num_parameters, outline
@@ -23,6 +23,7 @@ from kyvo.scenes import ParseReport, SceneCodec, get_schema
 from kyvo.text import load_text_tokenizer
 from kyvo.training.config import TrainingConfig
 from kyvo.training.memory import TrainingMemory, checkpoint_bytes, estimate_memory
+from kyvo.training.runtime import length_multiple
 from kyvo.training.setup import build_optimizer, check_lengths, find_start, load_start
 from kyvo.vocabulary import get_vocabulary
 
@@ -84,12 +85,14 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
         validation = problems.attempt(config.validation_dataset.build, vocabulary=vocabulary)
     if device is not None:
         problems.attempt(_check_optimizer, config, device)
+        problems.attempt(_check_float8, config, device)
     scenes = problems.attempt(_read_scenes, config, dataset)
     model = problems.attempt(outline, config.model, vocabulary)
     _check_weights(model, config, problems)
     for samples in (dataset, validation):
         if samples is not None and model is not None:
-            problems.attempt(check_lengths, samples, model.max_seq_len)
+            multiple = length_multiple(device) if device is not None else 1
+            problems.attempt(check_lengths, samples, model.max_seq_len, multiple)
     problems.raise_any()
     assert device is not None
     assert dataset is not None
@@ -101,6 +104,7 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
     return plan
 
 
+_FLOAT8_CAPABILITY = (8, 9)
 _MEMORY_REMEDY = (
     "Use precision=bf16 with torchao.optim.AdamW8bit, a smaller model, or a larger GPU."
 )
@@ -133,6 +137,20 @@ def _check_optimizer(config: TrainingConfig, device: torch.device) -> None:
         config.lr_scheduler.build(optimizer, num_training_steps=1)
 
 
+def _check_float8(config: TrainingConfig, device: torch.device) -> None:
+    """The GPU multiplies float8 numbers, if that is asked for."""
+    if not config.float8:
+        return
+    is_gpu = device.type == "cuda"
+    capability = torch.cuda.get_device_capability(device) if is_gpu else (0, 0)
+    if capability < _FLOAT8_CAPABILITY:
+        found = "compute capability {}.{}".format(*capability) if is_gpu else "no GPU"
+        raise InputError(
+            f"float8: needs a GPU of compute capability 8.9 or more (Ada, Hopper), found {found}. "
+            "Set float8=false."
+        )
+
+
 def _read_scenes(config: TrainingConfig, dataset: KyvoDataset | None) -> ParseReport | None:
     """Read some scenes back, if the config says how they are written."""
     vocabulary = get_vocabulary(config.vocabulary)
@@ -158,7 +176,7 @@ def _plan(
     planned = steps_per_epoch * config.epochs
     saved, exported = checkpoint_bytes(model, config)
     num_exports = {"never": 0, "last": 1, "every_epoch": config.epochs}[config.export_released]
-    batch = _heaviest_batch(dataset, config.batch_size)
+    batch = _heaviest_batch(dataset, config.batch_size, length_multiple(device))
     return TrainingPlan(
         device,
         dataset,
@@ -174,10 +192,10 @@ def _plan(
     )
 
 
-def _heaviest_batch(dataset: KyvoDataset, batch_size: int) -> Batch:
+def _heaviest_batch(dataset: KyvoDataset, batch_size: int, multiple: int) -> Batch:
     """The batch of the longest samples."""
     longest = np.argsort(dataset.lengths)[-batch_size:]
-    return collate([dataset[int(index)] for index in longest], LossWeighting())
+    return collate([dataset[int(index)] for index in longest], LossWeighting(), multiple)
 
 
 def _missing_bytes(config: TrainingConfig, plan: TrainingPlan) -> int:

@@ -20,6 +20,11 @@ def weight_dtype(precision: Precision) -> torch.dtype:
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
+def length_multiple(device: torch.device) -> int:
+    """What lengths are padded to a multiple of: tensor cores, float8's above all, work in 16s."""
+    return 16 if device.type == "cuda" else 1
+
+
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
     """The context of a forward pass: bfloat16 products over float32 weights for bf16_mixed."""
     if precision != "bf16_mixed":

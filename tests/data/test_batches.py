@@ -168,3 +168,22 @@ def test_a_batch_can_be_sent_between_processes() -> None:
     tokens = np.array([5, 6, 7])
     batch = collate([("a", Sample(tokens, tokens, 0, None))], LossWeighting())
     assert torch.equal(pickle.loads(pickle.dumps(batch)).tokens_BL, batch.tokens_BL)
+
+
+@given(BATCHES, WEIGHTINGS, st.sampled_from((4, 16)))
+def test_padding_to_a_multiple_moves_labels_and_changes_no_weight(
+    batch: list[tuple[str, Sample]], weighting: LossWeighting, multiple: int
+) -> None:
+    plain, padded = collate(batch, weighting), collate(batch, weighting, multiple)
+    length, width = plain.tokens_BL.shape[1], padded.tokens_BL.shape[1]
+    assert width % multiple == 0
+    assert 0 <= width - length < multiple
+    assert torch.equal(padded.tokens_BL[:, :length], plain.tokens_BL)
+    assert (padded.tokens_BL[:, length:] == 0).all()
+    assert [row[1:] for row in _labelled(padded)] == [row[1:] for row in _labelled(plain)]
+    places = [made.positions_N // size for made, size in ((plain, length), (padded, width))]
+    offsets = [made.positions_N % size for made, size in ((plain, length), (padded, width))]
+    assert torch.equal(*places)
+    assert torch.equal(*offsets)
+    assert torch.equal(padded.row_weights_B, plain.row_weights_B)
+    assert padded.num_tokens == plain.num_tokens

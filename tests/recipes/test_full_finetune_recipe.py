@@ -313,6 +313,25 @@ def test_nan_stops_before_the_update_and_names_the_samples(
     assert all(torch.isfinite(value).all() for value in found.weights().values())
 
 
+def test_nan_is_told_late_but_before_anything_is_written(root, tmp_path, monkeypatch, capsys):
+    """The log line of step 6 is the first that reads the device; step 4 was the bad one."""
+    recipe = RECIPE.FullFinetuneRecipeSingleDevice3D
+    loss = recipe._loss
+
+    def poisoned_loss(self, batch):
+        sums = loss(self, batch)
+        return dataclasses.replace(sums, total=sums.total * torch.inf) if self.step == 3 else sums
+
+    monkeypatch.setattr(recipe, "_loss", poisoned_loss)
+    seldom = ["validate_every_n_steps=null", "save_every_n_steps=100"]
+    message = refusal(monkeypatch, capsys, root, f"output_dir={tmp_path}/run", *seldom)
+    assert "step 4: the gradient is not finite" in message
+    folder = tmp_path / "run"
+    assert latest_checkpoint(folder)[0].step == 3
+    assert [path.name for path in folder.glob("meta_model_*.pt")] == ["meta_model_0.pt"]
+    assert [line["step"] for line in metrics(folder)] == [0, 3]
+
+
 @pytest.fixture
 def broken(tmp_path):
     """Files that are wrong, by what is wrong with them."""
@@ -367,7 +386,17 @@ def test_a_missing_config_is_told(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("choice", [["precision=bf16_mixed"], EIGHT_BIT, ["compile=true"]], ids=str)
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ["precision=bf16_mixed"],
+        EIGHT_BIT,
+        ["compile=true"],
+        ["compile=true", "precision=bf16_mixed", "float8=true"],
+        [*EIGHT_BIT, "compile=true", "float8=true", "loss.head_chunk=32"],
+    ],
+    ids=str,
+)
 def test_gpu_runs_learn_and_go_on_where_they_stopped(root, tmp_path, choice, capsys):
     overrides = ["device=cuda", "epochs=20", "log_every_n_steps=5", *choice]
     folder = train(root, tmp_path / "run", *overrides)

@@ -15,7 +15,9 @@ from kyvo.errors import InputError
 from kyvo.models import num_parameters, released_state_dict
 from kyvo.training import LossConfig, TrainingConfig, build_model, plan_training
 from kyvo.training.memory import estimate_memory
+from kyvo.training.setup import check_lengths
 
+COMPILED = {"precision": "bf16_mixed", "compile": True}
 SIZES = {**TINY_SIZES, "max_seq_len": 128}
 
 
@@ -163,20 +165,53 @@ def test_a_gpu_that_is_too_small_is_told(config, monkeypatch):
     monkeypatch.setattr("kyvo.training.preflight.resolve_device", lambda _: gpu)
     # The optimizer is tried on the device, which this machine may not have.
     monkeypatch.setattr("kyvo.training.preflight._check_optimizer", lambda *_: None)
+    monkeypatch.setattr("kyvo.training.preflight.length_multiple", lambda _: 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (memory.fixed - 1, 0))
     assert "GPU memory: the run needs at least" in refusal(config)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (memory.fixed + 1, 0))
     assert "may not fit the GPU" in plan_training(config).summary()
 
 
+def test_float8_needs_a_gpu_that_has_it_and_compiled_layers(config, monkeypatch):
+    with pytest.raises(ValueError, match="float8: needs compile: true"):
+        dataclasses.replace(config, precision="bf16_mixed", float8=True)
+    with pytest.raises(ValueError, match="precision bf16_mixed or bf16"):
+        dataclasses.replace(config, compile=True, float8=True)
+    eager = dataclasses.replace(config, optimizer=Component("torch.optim.AdamW", {"lr": -1.0}))
+    message = refusal(dataclasses.replace(eager, float8=True, **COMPILED))
+    assert message.startswith("2 problems:")
+    assert "8.9 or more (Ada, Hopper), found no GPU" in message
+
+    gpu = torch.device("cuda")
+    float8 = dataclasses.replace(config, float8=True, **COMPILED)
+    monkeypatch.setattr("kyvo.training.preflight.resolve_device", lambda _: gpu)
+    monkeypatch.setattr("kyvo.training.preflight._check_optimizer", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**40, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    assert "found compute capability 8.0" in refusal(float8)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    plan_training(float8)
+
+
+def test_padded_lengths_must_fit_the_model(config):
+    dataset = plan_training(config).dataset
+    longest = int(dataset.lengths.max()) - 1
+    check_lengths(dataset, longest)
+    padded = -(-longest // 24) * 24
+    assert padded > longest
+    check_lengths(dataset, padded, multiple=24)
+    with pytest.raises(InputError, match=f"{longest} input tokens, {padded} with padding, but"):
+        check_lengths(dataset, padded - 1, multiple=24)
+
+
 def test_logits_count_as_many_as_are_held_at_a_time(config):
     model = tiny_model()
-    one = 1159 * (2 * 4 + 3 * 4)
-    for chunk, held in ((0, 50), (8, 8), (99, 50)):
-        changed_loss = dataclasses.replace(config, loss=LossConfig(head_chunk=chunk))
-        with_labels = estimate_memory(model, changed_loss, 7, 50).activations
-        without = estimate_memory(model, changed_loss, 7, 0).activations
-        assert with_labels - without == held * one
+    for choice, one in (({}, 4), ({"precision": "bf16_mixed"}, 6), (COMPILED, 2)):
+        for chunk, held in ((0, 50), (8, 8), (99, 50)):
+            chunked = dataclasses.replace(config, loss=LossConfig(head_chunk=chunk), **choice)
+            with_labels = estimate_memory(model, chunked, 7, 50).activations
+            without = estimate_memory(model, chunked, 7, 0).activations
+            assert with_labels - without == held * one * 1159
 
 
 def test_activations_are_what_autograd_keeps(config):
