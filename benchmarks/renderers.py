@@ -1,22 +1,27 @@
 """The project's ray tracer beside Mitsuba's path tracer: likeness and speed on the same scenes.
 
+    python3 benchmarks/renderers.py --json benchmarks/results/renderers.json
+
 Needs the extra "mitsuba". With --output it also writes a PNG of the first scenes: tracer, Mitsuba,
 and twice their difference on grey.
 """
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import bench
 import numpy as np
+import torch
+from bench import Row
 from PIL import Image
 from skimage.metrics import structural_similarity
 
 import kyvo.cli
 from kyvo.files import atomic_file
 from kyvo.world import SceneOptions, render, sample_scene
-from kyvo.world.mitsuba_renderer import encode_srgb, render_with_mitsuba
+from kyvo.world.mitsuba_renderer import EXPOSURE, render_with_mitsuba
 
 
 def decode_srgb(levels: np.ndarray) -> np.ndarray:
@@ -31,11 +36,15 @@ def psnr(first_HW3: np.ndarray, second_HW3: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / max(error, 1e-12)))
 
 
-def match_exposure(traced: np.ndarray, path_traced: np.ndarray) -> tuple[np.ndarray, float]:
-    """``traced`` with its linear light times one factor for all scenes, uint8, and that factor."""
-    light, wanted = decode_srgb(traced), decode_srgb(path_traced)
-    gain = float((light * wanted).sum() / (light * light).sum())
-    return encode_srgb(light * gain), gain
+def likeness(what: str, pictures: np.ndarray, others: np.ndarray) -> Iterator[Row]:
+    """Mean and least PSNR, and mean SSIM, of pairs of uint8 pictures."""
+    note = "{} scenes, {} x {}".format(*pictures.shape)
+    pairs = list(zip(pictures, others, strict=True))
+    decibels = [psnr(*pair) for pair in pairs]
+    similarity = np.mean([structural_similarity(*pair, channel_axis=-1) for pair in pairs])
+    yield Row(f"{what}, mean", float(np.mean(decibels)), "dB PSNR", note=note)
+    yield Row(f"{what}, least", min(decibels), "dB PSNR", note=note)
+    yield Row(f"{what}, mean", float(similarity), "SSIM", note=note)
 
 
 def side_by_side(traced: np.ndarray, path_traced: np.ndarray) -> Image.Image:
@@ -46,39 +55,49 @@ def side_by_side(traced: np.ndarray, path_traced: np.ndarray) -> Image.Image:
     return Image.fromarray(np.concatenate(rows))
 
 
-def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--scenes", type=int, default=20, help="how many to compare")
-    parser.add_argument("--size", type=int, default=128, help="side of the pictures, pixels")
-    parser.add_argument("--tracer-samples", type=int, default=16, help="rays a pixel")
-    parser.add_argument("--mitsuba-samples", type=int, default=256, help="paths a pixel")
-    parser.add_argument("--shown", type=int, default=4, help="scenes in the PNG")
-    parser.add_argument("--output", type=Path, help="PNG for the side-by-side")
-    args = parser.parse_args(argv)
+def compare(args: argparse.Namespace) -> Iterator[Row]:
+    """Render, write the PNG, and yield the figures."""
     size = (args.size, args.size)
     options = SceneOptions(height=args.size, width=args.size)
-    scenes = [sample_scene(index, "test", 0, options) for index in range(args.scenes)]
+    scenes = [sample_scene(index, args.split, 0, options) for index in range(args.scenes)]
     seconds = [time.perf_counter()]
     traced = render(scenes, *size, args.tracer_samples)
     seconds.append(time.perf_counter())
     path_traced = render_with_mitsuba(scenes, *size, args.mitsuba_samples)
     seconds.append(time.perf_counter())
-    print(f"{args.scenes} scenes of {args.size} x {args.size} pixels")
-    print(f"mean level {traced.mean():.1f} and {path_traced.mean():.1f} of 255")
-    matched, gain = match_exposure(traced, path_traced)
-    for name, pictures in (("as they are", traced), (f"tracer's light times {gain:.2f}", matched)):
-        pairs = list(zip(pictures, path_traced, strict=True))
-        noise = np.mean([psnr(*pair) for pair in pairs])
-        likeness = np.mean([structural_similarity(*pair, channel_axis=-1) for pair in pairs])
-        print(f"{name}: PSNR {noise:.1f} dB, SSIM {likeness:.3f}")
-    per_scene = np.diff(seconds) / args.scenes
-    print(f"seconds a picture: tracer {per_scene[0]:.2f}, Mitsuba {per_scene[1]:.2f}")
+    tracer_seconds, mitsuba_seconds = (np.diff(seconds) / args.scenes).tolist()
+    yield from likeness("tracer and Mitsuba", traced, path_traced)
+    if args.noise:
+        again = render_with_mitsuba(scenes, *size, args.mitsuba_samples, seed=1)
+        yield from likeness("Mitsuba and Mitsuba with another seed", path_traced, again)
+    yield Row("a picture by Mitsuba", mitsuba_seconds, "s")
+    yield Row("a picture by the tracer", tracer_seconds, "s", mitsuba_seconds, "Mitsuba")
+    gain = float(decode_srgb(traced).mean() / decode_srgb(path_traced).mean())
+    what, note = "exposure that gives both the same mean light", f"EXPOSURE is {EXPOSURE}"
+    yield Row(what, EXPOSURE * gain, "factor", note=note)
     if args.output:
         with atomic_file(args.output) as temporary:
             picture = side_by_side(traced[: args.shown], path_traced[: args.shown])
             picture.save(temporary, "PNG", optimize=True)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Parse, compare, save."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--scenes", type=int, default=20, help="how many to compare")
+    parser.add_argument("--split", default="test", help="the scenes' split")
+    parser.add_argument("--size", type=int, default=112, help="side of the pictures, pixels")
+    parser.add_argument("--tracer-samples", type=int, default=16, help="rays a pixel")
+    parser.add_argument("--mitsuba-samples", type=int, default=400, help="paths a pixel")
+    parser.add_argument("--noise", action="store_true", help="compare Mitsuba with itself, too")
+    parser.add_argument("--shown", type=int, default=4, help="scenes in the PNG")
+    parser.add_argument("--output", type=Path, help="PNG for the side-by-side")
+    parser.add_argument("--json", type=Path, help="JSON file for the figures")
+    args = parser.parse_args(argv)
+    rows = list(compare(args))
+    bench.save(args.json, "benchmarks/renderers.py", argv, torch.device("cpu"), {}, rows)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kyvo.world.constants import SHAPES
 from kyvo.world.geometry import (
-    CORES,
+    CORE_POINTS,
     FAR,
     SPANS,
     backdrop_distance,
@@ -62,7 +62,6 @@ def find_surface(stage: Stage, rays: Rays) -> tuple[Tensor, Surface]:
     normal_3R = backdrop_normal(point_3R)
     hit_H = (~ground_R).nonzero()[:, 0]
     normal_3R[:, hit_H] = _object_normals(solids, slot_R[hit_H], point_3R[:, hit_H])
-    normal_3R = _facing(normal_3R, rays.directions_3R)
     albedo_3R = _ground_albedo(stage.surroundings, rays, point_3R)
     albedo_3R[:, hit_H] = solids.albedo_3N.index_select(1, slot_R[hit_H])
     surface = Surface(
@@ -145,7 +144,7 @@ def _near_pairs(
 def _pair_spans(
     solids: Solids, slot_P: Tensor, origins_3P: Tensor, directions_3P: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return entry and exit distances (P); missed: NaN, or exit < entry."""
+    """Return entry and exit distances (P), see ``SPANS``; missed: NaN, or exit < entry."""
     center_3P, half_3P, axes_9P = solids.placement_FN.index_select(1, slot_P).split((3, 3, 9))
     origins_3P = _to_own_axes(origins_3P - center_3P, axes_9P) / half_3P
     directions_3P = _to_own_axes(directions_3P, axes_9P) / half_3P
@@ -166,7 +165,7 @@ def _object_normals(solids: Solids, slot_H: Tensor, points_3H: Tensor) -> Tensor
     shape_H = solids.shape_N[slot_H]
     core_3H = torch.empty_like(local_3H)
     for code, name in enumerate(SHAPES):
-        core_3H = torch.where(shape_H == code, CORES[name](local_3H), core_3H)
+        core_3H = torch.where(shape_H == code, CORE_POINTS[name](local_3H), core_3H)
     slope_3H = (local_3H - core_3H) / (half_3H / half_3H.amax(0))
     return _to_world_axes(normalize(slope_3H), axes_9H)
 
@@ -180,9 +179,3 @@ def _to_world_axes(vectors_3P: Tensor, axes_9P: Tensor) -> Tensor:
     """Return vectors (3, P) along a solid's own axes as the world sees them."""
     along_x, along_y, along_z = axes_9P.split(3)
     return vectors_3P[0] * along_x + vectors_3P[1] * along_y + vectors_3P[2] * along_z
-
-
-def _facing(normals_3R: Tensor, directions_3R: Tensor) -> Tensor:
-    """Bend normals that look away from the viewer, as rounded edges do, until they are sideways."""
-    away_R = dot(normals_3R, directions_3R).clamp_min(0)
-    return normalize(normals_3R - away_R * directions_3R)

@@ -25,6 +25,10 @@ SIZES: dict[str, float] = {"large": 0.7, "small": 0.35}
 SHAPES = ("cube", "sphere", "cylinder")
 MATERIALS = ("rubber", "metal")
 
+CORES: dict[str, float] = {"cube": 0.9, "sphere": 0.0, "cylinder": 0.95}
+"""Half extents of a unit shape's sharp core. Edges are round: the shape is its core grown by a ball
+that reaches 1."""
+
 CAMERA = (7.48113155, -6.50763988, 5.34366512)
 """Where the camera stands before any jitter. It looks at the origin without roll."""
 
@@ -45,7 +49,6 @@ class Lamp:
         edge: length of its sides.
         color: linear RGB.
         watts: radiant flux; a surface that faces it at distance d receives watts / (pi d^2).
-        in_mirrors: whether metals show it as a bright square. If not, they get a sharp highlight.
     """
 
     name: str
@@ -53,7 +56,6 @@ class Lamp:
     edge: float
     color: tuple[float, float, float]
     watts: float
-    in_mirrors: bool = True
 
 
 LAMPS = (
@@ -70,7 +72,6 @@ SUN = Lamp(
     0.1 * SUN_DISTANCE,
     (1.0, 1.0, 1.0),
     0.45 * math.pi * SUN_DISTANCE**2,
-    in_mirrors=False,
 )
 """A sun of irradiance 0.45 and soft size 0.1: a lamp so far away that its rays are parallel."""
 

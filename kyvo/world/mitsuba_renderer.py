@@ -1,7 +1,8 @@
 """Path-traced pictures with Mitsuba 3: slower than the project's tracer, nearer to Blender's.
 
 The optional package ``mitsuba`` renders the scene that the tracer reads: the same camera, lamps,
-ground and solids. What the tracer only fits (light between surfaces) is simulated here.
+ground and solids. What the tracer only fits (light between surfaces) is simulated here. Grounds of
+other colours than CLEVR's, and skies, are left out.
 """
 
 import math
@@ -16,29 +17,29 @@ from PIL import Image
 from kyvo.errors import InputError, MissingDependencyError
 from kyvo.world.camera import view_axes
 from kyvo.world.constants import (
-    BACKDROP_AXIS,
-    BACKDROP_GROWTH,
-    BACKDROP_HEIGHT,
-    BACKDROP_OFFSET,
-    BACKDROP_WALL,
     GROUND_ALBEDO,
     HALF_WIDTH,
     LAMPS,
+    SHAPES,
     SUN,
     SUN_DISTANCE,
     Lamp,
 )
+from kyvo.world.meshes import ground_mesh, solid_mesh, write_ply
 from kyvo.world.stage import SceneReader, Solid, read_clevr_scene
 
 SAMPLES_PER_PIXEL = 64
 MAX_DEPTH = 6
 """Length of a light path, in surfaces."""
-SHARP_ALPHA = 0.04
-"""Metals' sharp lobe: smaller ones give fireflies."""
+SHARP_ALPHA = 0.02
+"""Metals' sharp lobe; CLEVR's 0.01 gives fireflies."""
 NEAR_SUN = 100.0
 """Metres: as far off as the sun need be; its size goes along."""
-GROUND_REACH = (-60.0, BACKDROP_OFFSET + BACKDROP_WALL - 0.35)
-"""Where the ground starts and, near its wall, ends along BACKDROP_AXIS (metres)."""
+EXPOSURE = 0.89
+"""All light is multiplied by it. The lamps' watts were found with a tracer whose light falls once;
+with the bounces that come on top of it here, this makes pictures of CLEVR's brightness. Found by:
+``benchmarks/renderers.py --split train --scenes 40 --size 64 --mitsuba-samples 256``.
+"""
 
 MitsubaNode = dict[str, Any]
 
@@ -55,7 +56,8 @@ def render_with_mitsuba(
     """Render scenes as ``kyvo.world.render`` does: uint8 (B, height, width, 3), sRGB.
 
     Two runs differ at the level of noise. ``device`` cpu uses Mitsuba's scalar variant, cuda its
-    CUDA one.
+    CUDA one. ``samples_per_pixel`` is rounded up to whole paths through each pixel of the finer
+    film.
 
     Raises:
         InputError: a scene is not understood, or a number is not positive.
@@ -64,18 +66,19 @@ def render_with_mitsuba(
     if min(height, width, samples_per_pixel) < 1:
         raise InputError("render: height, width and samples_per_pixel: expected 1 or more.")
     mitsuba = _mitsuba(device)
+    film = _film_size(height, width)
+    paths = math.ceil(samples_per_pixel * height * width / math.prod(film))
     pictures = np.empty((len(scenes), height, width, 3), np.uint8)
-    with tempfile.TemporaryDirectory() as folder:
-        ground = _write_ground(Path(folder))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _write_meshes(folder)
         for index, scene in enumerate(scenes):
             name = f"scene {index} ({scene.get('image_filename', 'no image_filename')})"
             content = read(scene, name)
-            nodes = _scene_nodes(content.viewpoints, content.solids, ground, mitsuba)
-            film = _film_size(height, width)
-            nodes["sensor"] = _camera(content.viewpoints[0], film, mitsuba)
-            loaded = mitsuba.load_dict(nodes)
-            linear_HW3 = np.array(mitsuba.render(loaded, spp=samples_per_pixel, seed=seed))
-            pictures[index] = _squeeze(linear_HW3[..., :3], height, width)
+            nodes = _scene_nodes(content.viewpoints, content.solids, folder, mitsuba)
+            nodes["sensor"] = _camera(content.viewpoints[0], film, paths, mitsuba)
+            linear_HW3 = np.array(mitsuba.render(mitsuba.load_dict(nodes), seed=seed))
+            pictures[index] = _squeeze(EXPOSURE * linear_HW3[..., :3], height, width)
     return pictures
 
 
@@ -90,8 +93,14 @@ def _mitsuba(device: str) -> Any:
     return mitsuba
 
 
+def _write_meshes(folder: Path) -> None:
+    write_ply(ground_mesh(), folder / "ground.ply")
+    for shape in SHAPES:
+        write_ply(solid_mesh(shape), folder / f"{shape}.ply")
+
+
 def _scene_nodes(
-    viewpoints: Sequence[Sequence[float]], solids: Sequence[Solid], ground: Path, mitsuba: Any
+    viewpoints: Sequence[Sequence[float]], solids: Sequence[Solid], folder: Path, mitsuba: Any
 ) -> MitsubaNode:
     nodes: MitsubaNode = {
         "type": "scene",
@@ -99,7 +108,7 @@ def _scene_nodes(
         "integrator": {"type": "volpath", "max_depth": MAX_DEPTH},
         "ground": {
             "type": "ply",
-            "filename": str(ground),
+            "filename": str(folder / "ground.ply"),
             "bsdf": {"type": "twosided", "bsdf": _diffuse((GROUND_ALBEDO,) * 3)},
         },
     }
@@ -109,18 +118,21 @@ def _scene_nodes(
     nearer = NEAR_SUN / SUN_DISTANCE
     nodes["sun"] = _lamp(SUN, [nearer * x for x in sun], nearer * SUN.edge, mitsuba, nearer**2)
     for index, solid in enumerate(solids):
-        for part, node in enumerate(_solid(solid, mitsuba)):
-            nodes[f"solid_{index}_{part}"] = node
+        nodes[f"solid_{index}"] = _solid(solid, folder, mitsuba)
     return nodes
 
 
-def _camera(position: Sequence[float], film: tuple[int, int], mitsuba: Any) -> MitsubaNode:
+def _camera(
+    position: Sequence[float], film: tuple[int, int], paths: int, mitsuba: Any
+) -> MitsubaNode:
     height, width = film
     return {
         "type": "perspective",
         "fov_axis": "x",
         "fov": math.degrees(2 * math.atan(HALF_WIDTH)),
         "to_world": _look_at(position, mitsuba),
+        # Their noise is that of four times as many independent samples.
+        "sampler": {"type": "multijitter", "sample_count": paths},
         "film": {
             "type": "hdrfilm",
             "height": height,
@@ -147,25 +159,17 @@ def _lamp(
     }
 
 
-def _solid(solid: Solid, mitsuba: Any) -> list[MitsubaNode]:
-    """A unit shape, stretched, turned and moved; cylinders get their lids."""
+def _solid(solid: Solid, folder: Path, mitsuba: Any) -> MitsubaNode:
+    """A unit shape, stretched, turned and moved."""
     matrix = np.eye(4)
     matrix[:3, :3] = np.array(solid.axes).T * np.array(solid.half)
     matrix[:3, 3] = solid.center
-    place = mitsuba.ScalarTransform4f(matrix)
-    transform = mitsuba.ScalarTransform4f
-    bsdf = {"type": "twosided", "bsdf": _metal(solid) if solid.metal else _rubber(solid)}
-    if solid.shape == "cube":
-        return [{"type": "cube", "to_world": place, "bsdf": bsdf}]
-    if solid.shape == "sphere":
-        if max(solid.half) - min(solid.half) > 1e-6:
-            raise InputError("mitsuba: a stretched sphere cannot be rendered. Use the own tracer.")
-        return [{"type": "sphere", "to_world": place, "bsdf": bsdf}]
-    body = {"type": "cylinder", "p0": [0, 0, -1], "p1": [0, 0, 1], "to_world": place, "bsdf": bsdf}
-    lid = place @ transform().translate([0, 0, 1])
-    base = place @ transform().translate([0, 0, -1]) @ transform().rotate([1, 0, 0], 180)
-    lids = [{"type": "disk", "to_world": where, "bsdf": bsdf} for where in (lid, base)]
-    return [body, *lids]
+    return {
+        "type": "ply",
+        "filename": str(folder / f"{solid.shape}.ply"),
+        "to_world": mitsuba.ScalarTransform4f(matrix),
+        "bsdf": {"type": "twosided", "bsdf": _metal(solid) if solid.metal else _rubber(solid)},
+    }
 
 
 def _rubber(solid: Solid) -> MitsubaNode:
@@ -201,41 +205,12 @@ def _look_at(position: Sequence[float], mitsuba: Any) -> Any:
     )
 
 
-def _write_ground(folder: Path) -> Path:
-    """The curved backdrop as a mesh, finer where it rises (``constants``)."""
-    start, end = GROUND_REACH
-    # Dense towards the wall, where the height grows without bound.
-    along_A = end - (end - start) * np.linspace(1, 0, 400) ** 3
-    across_B = np.linspace(-80, 80, 9)
-    u_A = along_A - BACKDROP_OFFSET
-    height_A = BACKDROP_HEIGHT * np.exp(BACKDROP_GROWTH * u_A) / (1 - u_A / BACKDROP_WALL)
-    axis_x, axis_y = BACKDROP_AXIS
-    x_AB = along_A[:, None] * axis_x - across_B * axis_y
-    y_AB = along_A[:, None] * axis_y + across_B * axis_x
-    z_AB = np.broadcast_to(height_A[:, None], x_AB.shape)
-    vertices = np.stack([x_AB, y_AB, z_AB], -1).reshape(-1, 3)
-    corner = np.arange(len(along_A) * len(across_B)).reshape(len(along_A), -1)
-    a, b, c, d = corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1]
-    faces = np.concatenate([np.stack(f, -1).reshape(-1, 3) for f in ((a, b, c), (a, c, d))])
-    lines = [
-        "ply",
-        "format ascii 1.0",
-        f"element vertex {len(vertices)}",
-        *(f"property float {name}" for name in "xyz"),
-        f"element face {len(faces)}",
-        "property list uchar int vertex_indices",
-        "end_header",
-        *(" ".join(f"{value:.7g}" for value in vertex) for vertex in vertices),
-        *(f"3 {i} {j} {k}" for i, j, k in faces.tolist()),
-    ]
-    path = folder / "ground.ply"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
 def _film_size(height: int, width: int) -> tuple[int, int]:
-    """The smallest 4:3 picture that is at least as fine: Mitsuba's pixels are square."""
-    unit = max(-(-height // 3), -(-width // 4))
+    """A 4:3 picture at least three times as fine: Mitsuba's pixels are square.
+
+    Those of a square picture are averages of 3 x 4 whole ones.
+    """
+    unit = max(height, width)
     return 3 * unit, 4 * unit
 
 

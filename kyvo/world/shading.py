@@ -1,7 +1,7 @@
 """How much light a surface sends to its viewer.
 
-Rubber is diffuse with a weak sheen; metal is two coloured GGX lobes, a dull one (alpha 0.2) for
-the lamps and a sharp one that is traced as a mirror. Light between objects and ground is a fit to
+Rubber is diffuse with a weak sheen. Metal is two coloured GGX lobes, a dull and a sharp one, where
+it shows lamps, and a mirror where it shows the rest. Light between objects and ground is a fit to
 path-traced pictures, not a simulation.
 
 Shapes: L lamps, R rays in S rows of N, H metal surfaces; a leading 3 holds x, y, z or red, green,
@@ -19,22 +19,22 @@ from torch import Tensor
 from kyvo.world.constants import LAMPS, SUN
 from kyvo.world.geometry import dot
 from kyvo.world.rays import Rays
-from kyvo.world.stage import Viewers
+from kyvo.world.stage import Solids, Viewers
 
 SHEEN_ALPHA = 0.35
 SHEEN_FRESNEL = 0.012
 DULL_ALPHA, DULL_WEIGHT = 0.2, 0.4
-SHARP_ALPHA, SHARP_WEIGHT = 0.03, 0.6
-BRIGHTEST_LOBE = 50.0
+SHARP_ALPHA, SHARP_WEIGHT = 0.025, 0.6
+BRIGHTEST_LOBE = 200.0
 
 GROUND_BOUNCE = 0.20
 """Radiance over albedo that the pale ground sends straight up."""
 CONTACT_SHADE = 0.35
 """How much of it is missing where an object sits on the ground, fading out at height 0.7."""
-
-GLARE_EDGE = 1.2
-"""Edge of a lamp's mirror image over its true edge: metals blur it."""
-GLARE_LIMIT = 6.0
+SOLID_BOUNCE = 0.213
+"""Radiance over both albedos that a solid sends to a surface, if it fills that surface's view."""
+GROUND_LOSS, SOLID_LOSS = 0.048, 0.153
+"""Radiance over albedo that such a solid keeps from ground and from another solid."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,6 @@ class _LampTable:
 
     edge_L1: Tensor
     power_L1: Tensor
-    sharp_weight_L1: Tensor
     color_L31: Tensor
 
 
@@ -116,33 +115,38 @@ def direct_light(surface: Surface, light: LampLight, lit_LR: Tensor) -> Tensor:
     return surface.albedo_3R * _color_sum(table, tinted_LR) + _color_sum(table, sheen_LR)
 
 
-def bounced_light(surface: Surface) -> Tensor:
-    """Return the radiance (3, R) of light from the ground and from all around: an empirical fit."""
+def bounced_light(solids: Solids, rays: Rays, surface: Surface) -> Tensor:
+    """Return the radiance (3, R) of light from ground, solids and all around: an empirical fit."""
     height_R = (surface.point_3R[2] / 0.7).clamp(0, 1)
     downward_R = 0.5 * (1 - surface.normal_3R[2]) * ~surface.ground_R
     contact_R = 1 - CONTACT_SHADE * (1 - height_R)
-    bounce_R = (GROUND_BOUNCE * downward_R * contact_R + surface.ambient_R) * ~surface.metal_R
-    return surface.albedo_3R * bounce_R
+    around_R = GROUND_BOUNCE * downward_R * contact_R + surface.ambient_R
+    cover_R, tint_3R = _neighbours(solids, rays, surface)
+    lost_R = cover_R * torch.where(surface.ground_R, GROUND_LOSS, SOLID_LOSS)
+    bounce_3R = SOLID_BOUNCE * tint_3R + (around_R - lost_R)
+    return surface.albedo_3R * bounce_3R * ~surface.metal_R
 
 
-def lamp_glare(viewers: Viewers, rays: Rays, distance_R: Tensor) -> Tensor:
-    """Return the radiance (3, R) of lamps that mirror rays meet before ``distance_R``."""
-    lamps = rays.spread_viewers(viewers)
-    origins, directions = rays.rows(rays.origins_3R), rays.rows(rays.directions_3R)
-    glare_3R = torch.zeros_like(rays.origins_3R)
-    for index, lamp in enumerate(LAMPS):
-        forward, right, up = (axis[:, index] for axis in (lamps.forward, lamps.right, lamps.up))
-        center = lamps.positions[:, index]
-        approach = dot(directions, forward)
-        reach = dot(center - origins, forward) / approach.clamp_max(-1e-6)
-        offset = origins + reach * directions - center
-        half = GLARE_EDGE * lamp.edge / 2
-        inside = (dot(offset, right).abs() < half) & (dot(offset, up).abs() < half)
-        ahead = (approach < 0) & (reach > 0) & (reach < rays.rows(distance_R))
-        radiance = min(GLARE_LIMIT, lamp.watts / (math.pi * lamp.edge**2)) * SHARP_WEIGHT
-        color_31 = glare_3R.new_tensor(lamp.color)[:, None]
-        glare_3R += (inside & ahead).flatten() * (color_31 * radiance)
-    return glare_3R
+def _neighbours(solids: Solids, rays: Rays, surface: Surface) -> tuple[Tensor, Tensor]:
+    """Return how much of its light each surface gets from solids (R), and the same tinted (3, R).
+
+    A solid counts as a ball of its surface area, seen whole. A convex solid never sees itself:
+    its centre lies below its own surface.
+    """
+    points, normals = rays.rows(surface.point_3R), rays.rows(surface.normal_3R)
+    num_slots, num_scenes = solids.area_KG.shape
+    albedo_3GK = solids.albedo_3N.view(3, num_scenes, num_slots)
+    cover = torch.zeros_like(points[0])
+    tint = torch.zeros_like(points)
+    for k in range(num_slots):
+        to_center = rays.spread(solids.center_3KG[:, k]) - points
+        squared = dot(to_center, to_center)
+        rise = dot(to_center, normals).clamp_min_(0)
+        share = rise.mul_(rays.spread(solids.area_KG[k])).div_(squared.sqrt().mul_(squared))
+        share.clamp_max_(1)
+        cover += share
+        tint += share * rays.spread(albedo_3GK[:, :, k])
+    return cover.flatten().clamp_max(1), tint.flatten(1)
 
 
 def _sheen(nl_LR: Tensor, nv_R: Tensor, lv_LR: Tensor) -> Tensor:
@@ -156,11 +160,10 @@ def _sheen(nl_LR: Tensor, nv_R: Tensor, lv_LR: Tensor) -> Tensor:
 
 
 def _metal_lobes(nl_LH: Tensor, nv_H: Tensor, lv_LH: Tensor) -> Tensor:
-    """Return the reflectance of metal, to be tinted; the sharp lobe stands for the sun only."""
-    table = _lamp_table(nl_LH.device)
+    """Return the reflectance of metal, to be tinted."""
     nv_H = nv_H.clamp_min(0.05)
     dull = _ggx(nl_LH, nv_H, lv_LH, DULL_ALPHA) * DULL_WEIGHT
-    return dull + _ggx(nl_LH, nv_H, lv_LH, SHARP_ALPHA) * table.sharp_weight_L1
+    return dull + _ggx(nl_LH, nv_H, lv_LH, SHARP_ALPHA) * SHARP_WEIGHT
 
 
 def _ggx(nl: Tensor, nv: Tensor, lv: Tensor, alpha: float) -> Tensor:
@@ -191,15 +194,13 @@ def _color_sum(table: _LampTable, amount_LR: Tensor) -> Tensor:
 @cache
 def _lamp_table(device: torch.device) -> _LampTable:
     lamps = (*LAMPS, SUN)
-    sharp = [0.0 if lamp.in_mirrors else SHARP_WEIGHT for lamp in lamps]
     columns = [
         torch.tensor(values, device=device)[:, None]
         for values in (
             [lamp.edge for lamp in lamps],
             [lamp.watts / math.pi for lamp in lamps],
-            sharp,
             [lamp.color for lamp in lamps],
         )
     ]
-    edge_L1, power_L1, sharp_weight_L1, color_L13 = columns
-    return _LampTable(edge_L1, power_L1, sharp_weight_L1, color_L13.transpose(1, 2))
+    edge_L1, power_L1, color_L13 = columns
+    return _LampTable(edge_L1, power_L1, color_L13.transpose(1, 2))

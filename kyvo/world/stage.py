@@ -35,6 +35,8 @@ REACH: dict[str, Callable[[Vector], float]] = {
     "cylinder": lambda half: math.hypot(max(half[:2]), half[2]),
 }
 """Radius of the bounding sphere of a shape with these half extents."""
+AREA = {"cube": 6 / math.pi, "sphere": 1.0, "cylinder": 1.5}
+"""Surface area of a sharp unit shape over that of the unit sphere."""
 SLACK = 1.02
 """Bounding spheres are a little too large, so that rounding never hides an object."""
 NO_OWNER = -1
@@ -61,6 +63,8 @@ class Solids:
         shape_N: index into SHAPES.
         center_3KG: centres, once more, by slot and scene.
         reach_KG: squared radius of the bounding sphere; minus infinity marks an empty slot.
+        area_KG: surface area over 4 pi (square metres, of stretched shapes roughly); 0 marks an
+            empty slot or a solid without an owner, which bounces no light: walls are no balls.
         albedo_3N: linear albedo.
         metal_M: whether the surface is metal; M = N + 1, the last entry is the ground.
         owner_N: index of the scene's object that the solid is a part of, or NO_OWNER.
@@ -70,6 +74,7 @@ class Solids:
     shape_N: Tensor
     center_3KG: Tensor
     reach_KG: Tensor
+    area_KG: Tensor
     albedo_3N: Tensor
     metal_M: Tensor
     owner_N: Tensor
@@ -284,6 +289,7 @@ def _solids(scenes: list[list[Solid]], device: torch.device) -> Solids:
     placement_NF[:, 3:6] = 1
     shape_N = np.zeros(num_all, np.int64)
     reach_N = np.full(num_all, -np.inf, np.float32)
+    area_N = np.zeros(num_all, np.float32)
     albedo_N3 = np.zeros((num_all, 3), np.float32)
     metal_M = np.zeros(num_all + 1, bool)
     owner_N = np.full(num_all, NO_OWNER, np.int64)
@@ -292,6 +298,7 @@ def _solids(scenes: list[list[Solid]], device: torch.device) -> Solids:
             placement_NF[slot] = np.concatenate([solid.center, solid.half, *solid.axes])
             shape_N[slot] = SHAPES.index(solid.shape)
             reach_N[slot] = REACH[solid.shape](solid.half) ** 2 * SLACK
+            area_N[slot] = _ball_area(solid)
             albedo_N3[slot] = solid.albedo
             metal_M[slot] = solid.metal
             owner_N[slot] = solid.owner
@@ -300,11 +307,17 @@ def _solids(scenes: list[list[Solid]], device: torch.device) -> Solids:
         shape_N,
         placement_NF[:, :3].reshape(num_scenes, num_slots, 3).transpose(2, 1, 0),
         reach_N.reshape(num_scenes, num_slots).T,
+        area_N.reshape(num_scenes, num_slots).T,
         albedo_N3.T,
         metal_M,
         owner_N,
     )
     return Solids(*(torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays))
+
+
+def _ball_area(solid: Solid) -> float:
+    a, b, c = solid.half
+    return AREA[solid.shape] * (a * b + b * c + c * a) / 3 * (solid.owner != NO_OWNER)
 
 
 def _surroundings(settings: list[Setting], device: torch.device) -> Surroundings:

@@ -19,7 +19,7 @@ from kyvo.errors import InputError
 from kyvo.world.casting import find_surface, lit_lamps, nearest_object
 from kyvo.world.geometry import FAR, dot
 from kyvo.world.rays import Frame, Rays
-from kyvo.world.shading import Surface, bounced_light, direct_light, lamp_glare, lamp_light
+from kyvo.world.shading import Surface, bounced_light, direct_light, lamp_light
 from kyvo.world.stage import SceneReader, Stage, build_stage, read_clevr_scene
 
 RAYS_PER_PASS = {"cpu": 1 << 15, "cuda": 1 << 20}
@@ -116,7 +116,7 @@ def _render_stage(stage: Stage, frame: Frame, limit: int) -> np.ndarray:
     num_scenes = stage.cameras.positions.shape[1]
     parts = []
     for pixels in frame.pixel_ranges(limit // num_scenes):
-        radiance_3R, _ = _trace(stage, frame.rays(stage.cameras, pixels), MIRRORS)
+        radiance_3R = _trace(stage, frame.rays(stage.cameras, pixels), MIRRORS)
         shape = (3, num_scenes, frame.num_samples, -1)
         samples = radiance_3R.clamp_max(BRIGHTEST).view(shape).unbind(2)
         parts.append(sum(samples[1:], samples[0]) / frame.num_samples)
@@ -134,18 +134,17 @@ def _encode_srgb(linear: Tensor) -> Tensor:
     return torch.bucketize(linear, decoded.to(linear), out_int32=True).to(torch.uint8)
 
 
-def _trace(stage: Stage, rays: Rays, mirrors: int) -> tuple[Tensor, Tensor]:
-    """Return the radiance (3, R) that rays see through so many mirrors, and their lengths (R)."""
+def _trace(stage: Stage, rays: Rays, mirrors: int) -> Tensor:
+    """Return the radiance (3, R) that rays see through so many mirrors."""
     distance_R, surface = find_surface(stage, rays)
     light = lamp_light(stage.lamps, rays, surface)
     lit_LR = lit_lamps(stage.solids, rays, surface, light)
-    radiance_3R = direct_light(surface, light, lit_LR) + bounced_light(surface)
+    radiance_3R = direct_light(surface, light, lit_LR) + bounced_light(stage.solids, rays, surface)
     metal_H = (surface.metal_R & (distance_R < FAR)).nonzero()[:, 0]
     if len(metal_H):
         radiance_3R[:, metal_H] += _mirrored(stage, rays, surface, metal_H, mirrors)
     sky_3SN = rays.spread(stage.surroundings.sky_3G)
-    seen_3SN = torch.where(rays.rows(distance_R < FAR), rays.rows(radiance_3R), sky_3SN)
-    return seen_3SN.flatten(1), distance_R
+    return torch.where(rays.rows(distance_R < FAR), rays.rows(radiance_3R), sky_3SN).flatten(1)
 
 
 def _mirrored(stage: Stage, rays: Rays, surface: Surface, metal_H: Tensor, mirrors: int) -> Tensor:
@@ -161,5 +160,4 @@ def _mirrored(stage: Stage, rays: Rays, surface: Surface, metal_H: Tensor, mirro
         rays.offsets_2LR[:, :, metal_H],
         surface.slot_R[metal_H],
     )
-    radiance_3H, distance_H = _trace(stage, reflected, mirrors - 1)
-    return albedo_3H * (radiance_3H + lamp_glare(stage.lamps, reflected, distance_H))
+    return albedo_3H * _trace(stage, reflected, mirrors - 1)

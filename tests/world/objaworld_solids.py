@@ -32,10 +32,11 @@ def inside(solid: Solid, points: np.ndarray, grown: float = 1.0) -> np.ndarray:
         offset @ np.array(axis) / (half * grown)
         for axis, half in zip(solid.axes, solid.half, strict=True)
     )
+    rim = (np.hypot(x, y) - 0.95).clip(0)
     return {
         "sphere": x * x + y * y + z * z <= 1,
-        "cylinder": (x * x + y * y <= 1) & (abs(z) <= 1),
-        "cube": np.maximum(np.maximum(abs(x), abs(y)), abs(z)) <= 1,
+        "cylinder": np.hypot(rim, (abs(z) - 0.95).clip(0)) <= 0.05,
+        "cube": sum((abs(part) - 0.9).clip(0) ** 2 for part in (x, y, z)) <= 0.1**2,
     }[solid.shape]
 
 

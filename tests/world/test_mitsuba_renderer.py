@@ -8,6 +8,7 @@ import pytest
 from kyvo.errors import InputError, MissingDependencyError
 from kyvo.world import SceneOptions, render, sample_scene
 from kyvo.world.mitsuba_renderer import render_with_mitsuba
+from kyvo.world.stage import SceneContent, Solid, upright_axes, viewpoints
 
 SIDE = 48
 OPTIONS = SceneOptions(height=SIDE, width=SIDE)
@@ -31,17 +32,33 @@ class TestWithMitsuba:
         ours = render(scenes, SIDE, SIDE, 8).astype(float)
         theirs = render_with_mitsuba(scenes, SIDE, SIDE, 64).astype(float)
         errors = np.array([[np.mean((a - b) ** 2) for b in theirs] for a in ours])
-        # 27 dB on the scene itself, and each is its own nearest by far.
-        assert np.diag(errors).max() < 130
+        # 31 dB on the scene itself, noise and all, and each is its own nearest by far.
+        assert np.diag(errors).max() < 52
         others = errors + np.diag([np.inf] * 3)
-        assert (np.diag(errors) * 1.7 < others.min(axis=1)).all()
+        assert (np.diag(errors) * 3 < others.min(axis=1)).all()
 
     def test_any_frame_is_squeezed_alike(self) -> None:
         scene = sample_scene(0, "test", 3, OPTIONS)
         for height, width in ((24, 60), (48, 20)):
             ours = render([scene], height, width, 8).astype(float)
             theirs = render_with_mitsuba([scene], height, width, 64).astype(float)
-            assert np.mean((ours - theirs) ** 2) < 160
+            assert np.mean((ours - theirs) ** 2) < 60
+
+    def test_stretched_and_turned_solids_stand_alike(self) -> None:
+        solids = [
+            Solid("sphere", (0.0, -0.5, 0.5), (1.2, 0.4, 0.5), upright_axes(0.7), (0.1, 0.2, 0.7)),
+            Solid(
+                "cylinder", (-1.0, 2.0, 0.8), (0.3, 0.7, 0.8), upright_axes(2.0), (0.7, 0.1, 0.1)
+            ),
+            Solid("cube", (2.0, 1.0, 0.3), (1.0, 0.3, 0.3), upright_axes(-0.4), (0.1, 0.5, 0.1)),
+        ]
+
+        def read(scene: dict, name: str) -> SceneContent:
+            return SceneContent(viewpoints(scene, name), solids)
+
+        ours = render([{}], SIDE, SIDE, 8, read=read).astype(float)
+        theirs = render_with_mitsuba([{}], SIDE, SIDE, 64, read=read).astype(float)
+        assert np.mean((ours - theirs) ** 2) < 60
 
     def test_bad_numbers_are_refused(self) -> None:
         with pytest.raises(InputError, match="expected 1 or more"):

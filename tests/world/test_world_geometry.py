@@ -7,11 +7,29 @@ import pytest
 import torch
 
 from kyvo.world.constants import SHAPES
-from kyvo.world.geometry import CORES, FAR, SPANS, backdrop_distance, backdrop_normal, normalize
+from kyvo.world.geometry import (
+    CORE_POINTS,
+    FAR,
+    SPANS,
+    backdrop_distance,
+    backdrop_normal,
+    normalize,
+)
 
 
 def inside(shape: str, points: np.ndarray) -> np.ndarray:
     """Whether points (..., 3) lie in a unit shape, straight from its definition."""
+    x, y, z = np.moveaxis(points, -1, 0)
+    rim = (np.hypot(x, y) - 0.95).clip(0)
+    return {
+        "sphere": x * x + y * y + z * z <= 1,
+        "cylinder": np.hypot(rim, (abs(z) - 0.95).clip(0)) <= 0.05,
+        "cube": sum((abs(part) - 0.9).clip(0) ** 2 for part in (x, y, z)) <= 0.1**2,
+    }[shape]
+
+
+def inside_sharp(shape: str, points: np.ndarray) -> np.ndarray:
+    """The same without round edges."""
     x, y, z = np.moveaxis(points, -1, 0)
     return {
         "sphere": x * x + y * y + z * z <= 1,
@@ -32,13 +50,14 @@ def test_span_agrees_with_marching_along_the_ray(shape: str) -> None:
     directions = rng.uniform(-1.2, 1.2, (200, 3)) - origins
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     steps = np.arange(0, 9, 0.002)
-    marched = inside(shape, origins[:, None] + steps[:, None] * directions[:, None])
+    points = origins[:, None] + steps[:, None] * directions[:, None]
+    marched, sharp = inside(shape, points), inside_sharp(shape, points)
     entry, exit_ = SPANS[shape](torch.tensor(origins.T), torch.tensor(directions.T))
     for ray in range(200):
         inner = steps[marched[ray]]
         if len(inner):
             assert entry[ray].item() == pytest.approx(inner[0], abs=0.003)
-            assert exit_[ray].item() == pytest.approx(inner[-1], abs=0.003)
+            assert exit_[ray].item() == pytest.approx(steps[sharp[ray]][-1], abs=0.003)
         else:
             assert not entry[ray] < exit_[ray] - 0.003
     assert 50 < marched.any(1).sum() < 200
@@ -52,9 +71,23 @@ def test_spans_of_known_rays() -> None:
         entry, exit_ = SPANS[shape](*down)
         assert (entry.item(), exit_.item()) == pytest.approx((4, 6))
     far = 3 * math.sqrt(3)
-    assert SPANS["cube"](*corner)[0].item() == pytest.approx(far - math.sqrt(3), rel=1e-6)
+    round_corner = 0.9 * math.sqrt(3) + 0.1
+    assert SPANS["cube"](*corner)[0].item() == pytest.approx(far - round_corner, abs=1e-3)
     assert SPANS["sphere"](*corner)[0].item() == pytest.approx(far - 1, rel=1e-6)
     assert SPANS["cylinder"](*corner)[0].item() == pytest.approx(far - math.sqrt(1.5), rel=1e-6)
+    rim = columns((3.0, 0.0, 3.0)), columns((-math.sqrt(0.5), 0.0, -math.sqrt(0.5)))
+    round_rim = 0.95 * math.sqrt(2) + 0.05
+    assert SPANS["cylinder"](*rim)[0].item() == pytest.approx(
+        3 * math.sqrt(2) - round_rim, abs=1e-3
+    )
+
+
+def test_a_ray_may_pass_between_a_sharp_edge_and_the_round_one() -> None:
+    # Along x + z = 1.96: the cube ends at 1.8 + 0.1 sqrt(2), the cylinder at 1.9 + 0.05 sqrt(2).
+    ray = columns((3.0, 0.0, -1.04)), columns((-math.sqrt(0.5), 0.0, math.sqrt(0.5)))
+    for shape, met in (("cube", False), ("cylinder", True)):
+        entry, exit_ = SPANS[shape](*ray)
+        assert (entry < exit_).item() == met
 
 
 def test_normals_point_away_from_the_surface_and_edges_are_round() -> None:
@@ -68,10 +101,10 @@ def test_normals_point_away_from_the_surface_and_edges_are_round() -> None:
     }
     for shape, cases in expected.items():
         for point, normal in cases:
-            found = normalize(point - CORES[shape](point))[:, 0].tolist()
+            found = normalize(point - CORE_POINTS[shape](point))[:, 0].tolist()
             assert found == pytest.approx(normal, abs=1e-5)
     edge = columns((1.0, 1.0, 0.0))
-    assert normalize(edge - CORES["cube"](edge))[:, 0].tolist() == pytest.approx(
+    assert normalize(edge - CORE_POINTS["cube"](edge))[:, 0].tolist() == pytest.approx(
         (math.sqrt(0.5), math.sqrt(0.5), 0), abs=1e-5
     )
 
