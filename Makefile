@@ -1,13 +1,14 @@
 # make quickstart   the whole job at small scale, ending in quickstart/report.html
 # make test         linter, type checker and tests
-# Both set up .venv first. PYTHON chooses the interpreter (3.11 or 3.12).
+# make bench        the benchmarks that need no GPU, and benchmarks/RESULTS.md
+# All set up .venv first. PYTHON chooses the interpreter (3.11 or 3.12).
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: quickstart test clean
+.PHONY: quickstart test bench clean
 
 quickstart: .venv/.installed
 	$(BIN)/python scripts/quickstart.py
@@ -17,6 +18,13 @@ test: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2
+
+bench: .venv/.installed-dev
+	$(BIN)/python benchmarks/data_store.py --output benchmarks/results/data_store.json
+	$(BIN)/python benchmarks/world.py --device cpu --output benchmarks/results/world-cpu.json
+	$(BIN)/python benchmarks/vqgan.py --device cpu --config mini --output benchmarks/results/vqgan-cpu.json
+	$(BIN)/python benchmarks/quickstart.py --output benchmarks/results/quickstart.json
+	$(BIN)/python benchmarks/make_results.py
 
 .venv/.installed: pyproject.toml requirements.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 found; set PYTHON=..." >&2; exit 1; }

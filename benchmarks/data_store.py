@@ -1,13 +1,15 @@
-"""Time and memory of opening pretokenised data: the first time, and from the cache.
+"""Opening pretokenised data, the first time and from the cache: time and memory.
+
+    python3 benchmarks/data_store.py --output benchmarks/results/data_store.json
 
 Makes image and scene files of the released layout in a temporary folder and opens them in fresh
 processes. The files are in the page cache when they are read: just written, or read before.
 
-Of memory the table gives what the process held before (its imports), what the step added of its
-own and as mapped files (pages that the kernel may take back), and the peak of the whole process.
+The reference is ``json.load`` of both files, as the released code reads them. The peak is that of
+the whole process; the note tells what it held before (its imports), and what the step added of its
+own and as mapped files (pages that the kernel may take back).
 """
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -17,12 +19,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import bench
 import numpy as np
+import torch
+from bench import Row
 from tqdm import tqdm
 
 import kyvo.cli
 from kyvo.errors import InputError
-from kyvo.files import write_json
 from kyvo.vocabulary import get_vocabulary
 
 CODES_PER_IMAGE = 256
@@ -38,8 +42,10 @@ DATASET = (
     "dataset = kyvo_dataset(vocabulary=get_vocabulary('clevr'), task='I-3', "
     "image_source=arguments[0], three_d_source=arguments[1])",
 )
+JSON_LOAD = ("import json", "entries = [json.load(open(path)) for path in arguments]")
 # What is measured: setup and statement, and whether the cache is deleted before.
 STEPS = {
+    "json.load of both files": (JSON_LOAD, False),
     "open, building the cache": (OPEN, True),
     "open from the cache": (OPEN, False),
     "open, read every id once": (TOUCH, False),
@@ -85,29 +91,35 @@ def probe(folder: Path, code: tuple[str, str], deletes_cache: bool) -> dict[str,
 
 
 def measure(folder: Path, repeats: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every step with the fastest of its runs."""
+    """Every step with its run of median time."""
     for step, (code, deletes_cache) in STEPS.items():
         runs = [probe(folder, code, deletes_cache) for _ in range(repeats)]
-        yield step, min(runs, key=lambda run: run["seconds"])
+        yield step, sorted(runs, key=lambda run: run["seconds"])[(repeats - 1) // 2]
 
 
-def table_row(step: str, run: dict[str, Any]) -> str:
-    """Seconds and memory of one step, in the columns that ``main`` names."""
-    before, after = run["before"], run["after"]
-    own, mapped = (after[kind] - before[kind] for kind in ("own", "mapped"))
-    return (
-        f"{step:28}{run['seconds']:9.3f}{before['resident']:9.0f}"
-        f"{own:+9.1f}{mapped:+9.1f}{after['peak']:9.0f}"
-    )
+def rows_of(runs: dict[str, dict[str, Any]]) -> Iterator[Row]:
+    """Seconds and peak memory of every step, beside those of the first."""
+    source, reference = next(iter(runs.items()))
+    for step, run in runs.items():
+        before, after = run["before"], run["after"]
+        own, mapped = (after[kind] - before[kind] for kind in ("own", "mapped"))
+        held = f"{before['resident']:.0f} MB before, {own:+.0f} own, {mapped:+.0f} mapped"
+        rows = (
+            (run["seconds"], reference["seconds"], "s", ""),
+            (after["peak"], reference["after"]["peak"], "MB", held),
+        )
+        for value, beside, unit, note in rows:
+            if step == source:
+                yield Row(step, value, unit, note=note)
+            else:
+                yield Row(step, value, unit, beside, source, note=note)
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    """Parse, measure, save."""
+    parser = bench.argument_parser(__doc__)
     parser.add_argument("--entries", type=int, default=120_000, help="images, and as many scenes")
-    parser.add_argument("--repeats", type=int, default=3, help="runs; the fastest one is shown")
-    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    parser.add_argument("--repeats", type=int, default=3, help="runs, of which the median is shown")
     args = parser.parse_args(argv)
     if min(args.entries, args.repeats) < 1:
         raise InputError("--entries and --repeats: expected 1 or more")
@@ -115,16 +127,11 @@ def main(argv: Sequence[str]) -> None:
         folder = Path(name)
         write_entries(folder / "images.json", images(args.entries), args.entries)
         write_entries(folder / "scenes.json", scenes(args.entries), args.entries)
-        source = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-        print(f"{args.entries} images and scenes, {source:.0f} MB of JSON; memory in MB")
-        print(f"{'':28}{'seconds':>9}{'imports':>9}{'own':>9}{'mapped':>9}{'peak':>9}")
-        results = {}
-        for step, run in measure(folder, args.repeats):
-            results[step] = run
-            print(table_row(step, run), flush=True)
-    if args.output:
-        figures = {"entries": args.entries, "source_mb": source, "steps": results}
-        write_json(args.output, figures)
+        size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+        runs = dict(measure(folder, args.repeats))
+    about = Row(f"JSON of {args.entries:,} images and as many scenes", size, "MB of files")
+    rows = [about, *rows_of(runs)]
+    bench.save(args.output, "benchmarks/data_store.py", argv, torch.device("cpu"), {}, rows)
 
 
 if __name__ == "__main__":

@@ -76,14 +76,13 @@ def load_model(plan: GenerationPlan) -> KyvoModel:
     return model
 
 
-def _run(plan: GenerationPlan, model: KyvoModel) -> GenerationSummary:
+def make_generator(plan: GenerationPlan, model: KyvoModel) -> Generator:
+    """The plan's generator."""
     config, reader = plan.config, plan.reader
-    log = ResultsLog(plan.log_path, plan.description, plan.dataset.keys)
-    missing = [index for index in plan.indices if index not in log.done]
     automaton = None
     if config.constrained:
         automaton = output_automaton(reader.task, plan.codec, reader.codes_per_image)
-    generator = Generator(
+    return Generator(
         model,
         plan.codec.vocabulary.eos,
         config.max_new_tokens,
@@ -93,9 +92,14 @@ def _run(plan: GenerationPlan, model: KyvoModel) -> GenerationSummary:
         config.quantization,
         config.compile,
     )
+
+
+def _run(plan: GenerationPlan, model: KyvoModel) -> GenerationSummary:
+    log = ResultsLog(plan.log_path, plan.description, plan.dataset.keys)
+    missing = [index for index in plan.indices if index not in log.done]
     begun = time.perf_counter()
     try:
-        tokens = _generate(generator, plan, missing, log)
+        tokens = _generate(make_generator(plan, model), plan, missing, log)
     finally:
         log.close()
     seconds = time.perf_counter() - begun
