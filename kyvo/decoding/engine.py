@@ -42,12 +42,13 @@ class DecodeEngine:
         self.max_length = max_length
         weight = model.output.weight
         self._head_CD = weight if head_ids is None else weight[head_ids.to(weight.device)]
-        layers = [_CachedLayer(layer, num_rows, max_length) for layer in model.layers]
-        self._layers = nn.ModuleList(layers)
-        quantize(self._layers, quantization)
+        self._layers = [_CachedLayer(layer, num_rows, max_length) for layer in model.layers]
+        quantize(nn.ModuleList(self._layers), quantization)
         if compiled:
             for layer in self._layers:
-                layer.compile()
+                # Prompts come in all sizes, steps in one.
+                layer.fill = torch.compile(layer.fill, dynamic=True)  # type: ignore[method-assign]
+                layer.extend = torch.compile(layer.extend)  # type: ignore[method-assign]
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +63,7 @@ class DecodeEngine:
         rows_B = torch.tensor(rows, device=self.device)
         h_BTD = self.model.tok_embeddings(tokens_BT)
         for layer in self._layers:
-            h_BTD = layer(h_BTD, positions_BT, 0, rows_B)
+            h_BTD = layer.fill(h_BTD, positions_BT, rows_B)
         last_B = torch.tensor(lengths, device=self.device) - 1
         return self._logits(h_BTD, last_B)
 
@@ -75,7 +76,7 @@ class DecodeEngine:
         """
         h_BTD = self.model.tok_embeddings(tokens_BT)
         for layer in self._layers:
-            h_BTD = layer(h_BTD, positions_BT, min(used, self.max_length), None)
+            h_BTD = layer.extend(h_BTD, positions_BT, min(used, self.max_length))
         return self._logits(h_BTD, last_B)
 
     def _logits(self, h_BTD: Tensor, last_B: Tensor) -> Tensor:
@@ -108,22 +109,28 @@ class _CachedLayer(nn.Module):
         rows_B1 = torch.arange(num_rows, device=self.qkv.weight.device)[:, None]
         self.register_buffer("all_rows_B1", rows_B1, persistent=False)
 
-    def forward(
-        self, h_BTD: Tensor, positions_BT: Tensor, used: int, rows_B: Tensor | None
-    ) -> Tensor:
-        """``rows_B``: prompts that fill these rows from position 0; None: all rows go on."""
+    def fill(self, h_BTD: Tensor, positions_BT: Tensor, rows_B: Tensor) -> Tensor:
+        """Prompts that fill ``rows_B`` from position 0: they see nothing but themselves."""
+        q_BTHE, k_BTKE, v_BTKE = self._project(h_BTD, positions_BT)
+        self._store(rows_B[:, None], positions_BT, k_BTKE, v_BTKE)
+        q, k, v = (x_BTHE.transpose(1, 2) for x_BTHE in (q_BTHE, k_BTKE, v_BTKE))
+        out_BHTE = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return self._finish(h_BTD, out_BHTE.transpose(1, 2))
+
+    def extend(self, h_BTD: Tensor, positions_BT: Tensor, used: int) -> Tensor:
+        """All rows go on: new positions see their row's cache up to themselves."""
+        q_BTHE, k_BTKE, v_BTKE = self._project(h_BTD, positions_BT)
+        self._store(self.all_rows_B1, positions_BT, k_BTKE, v_BTKE)
+        out_BTHE = self.attend(q_BTHE, self.k_BKME, self.v_BKME, positions_BT, used)
+        return self._finish(h_BTD, out_BTHE)
+
+    def _project(self, h_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         qkv_BTHE = self.qkv(self.attention_norm(h_BTD)).unflatten(2, (sum(self.heads), -1))
         q_BTHE, k_BTKE, v_BTKE = qkv_BTHE.split(self.heads, dim=2)
         q_BTHE = self.rope(q_BTHE, input_pos=positions_BT)
-        k_BTKE = self.rope(k_BTKE, input_pos=positions_BT)
-        if rows_B is not None:
-            self._store(rows_B[:, None], positions_BT, k_BTKE, v_BTKE)
-            q, k, v = (x_BTHE.transpose(1, 2) for x_BTHE in (q_BTHE, k_BTKE, v_BTKE))
-            out_BHTE = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-            out_BTHE = out_BHTE.transpose(1, 2)
-        else:
-            self._store(self.all_rows_B1, positions_BT, k_BTKE, v_BTKE)
-            out_BTHE = self.attend(q_BTHE, self.k_BKME, self.v_BKME, positions_BT, used)
+        return q_BTHE, self.rope(k_BTKE, input_pos=positions_BT), v_BTKE
+
+    def _finish(self, h_BTD: Tensor, out_BTHE: Tensor) -> Tensor:
         h_BTD = h_BTD + self.attention_out(out_BTHE.flatten(2))
         gate_BTF, up_BTF = self.gate_up(self.mlp_norm(h_BTD)).chunk(2, dim=2)
         return h_BTD + self.down(F.silu(gate_BTF) * up_BTF)
