@@ -60,6 +60,13 @@ class Frame:
     """The pixels of a picture, their samples and their noise.
 
     Noise depends on the pixel, the sample and the seed, not on the scene.
+
+    Attributes:
+        shape: height and width (pixels).
+        num_pixels: A.
+        num_samples: Q.
+        x_QA, y_QA: how far right of and above the axis the samples lie, at distance 1.
+        offsets_2LQA: the point of each lamp that a sample's shadow rays aim at, see ``Rays``.
     """
 
     def __init__(
@@ -68,9 +75,9 @@ class Frame:
         self.shape = (height, width)
         self.num_pixels = height * width
         self.num_samples = samples_per_pixel
-        self._offsets_2LQA = self._lamp_offsets(seed).to(device)
+        self.offsets_2LQA = self._lamp_offsets(seed).to(device)
         x_QA, y_QA = self._plane_points()
-        self._x_QA, self._y_QA = x_QA.to(device), y_QA.to(device)
+        self.x_QA, self.y_QA = x_QA.to(device), y_QA.to(device)
 
     def pixel_ranges(self, limit: int) -> Iterator[slice]:
         """Yield ranges of pixels that make at most ``limit`` rays each, or one pixel."""
@@ -81,14 +88,14 @@ class Frame:
     def rays(self, cameras: Viewers, pixels: slice) -> Rays:
         """Return the camera rays through ``pixels``, ordered by scene, then sample, then pixel."""
         num_scenes = cameras.positions.shape[1]
-        x_R, y_R = self._x_QA[:, pixels].reshape(-1), self._y_QA[:, pixels].reshape(-1)
+        x_R, y_R = self.x_QA[:, pixels].reshape(-1), self.y_QA[:, pixels].reshape(-1)
         forward, right, up = (
             axis_3G[:, :, None] for axis_3G in (cameras.forward, cameras.right, cameras.up)
         )
         directions_3GR = normalize(forward + x_R * right + y_R * up)
         origins_3GR = cameras.positions[:, :, None].expand_as(directions_3GR)
         scenes_R = torch.arange(num_scenes, device=x_R.device).repeat_interleave(len(x_R))
-        offsets_2LQA = self._offsets_2LQA[..., pixels].flatten(2)
+        offsets_2LQA = self.offsets_2LQA[..., pixels].flatten(2)
         return Rays(
             origins_3GR.reshape(3, -1),
             directions_3GR.reshape(3, -1),

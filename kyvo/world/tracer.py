@@ -1,14 +1,16 @@
-"""A batched ray tracer for CLEVR-style scenes: elementwise PyTorch, the same on CPU and CUDA.
+"""A batched ray tracer for CLEVR-style scenes: elementwise PyTorch, and one Triton kernel on CUDA.
 
-A pass takes some scenes and some of their pixels, as many rays as fit the caches. A ray's result
-never depends on the others of its pass: any batch gives the same bytes.
+PyTorch takes some scenes and some of their pixels in a pass, as many rays as fit the caches; the
+kernel, which draws the same up to rounding, takes whole pictures. A ray's result never depends on
+the others of its pass: any batch gives the same bytes.
 
-Shapes: G scenes of a pass, R rays, H rays that met metal; a leading 3 holds x, y, z or red, green,
-blue.
+Shapes: G scenes of a pass, A pixels of a picture, R rays, H rays that met metal; a leading 3 holds
+x, y, z or red, green, blue.
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,11 @@ from kyvo.world.rays import Frame, Rays
 from kyvo.world.shading import Surface, bounced_light, direct_light, lamp_light
 from kyvo.world.stage import SceneReader, Stage, build_stage, read_clevr_scene
 
-RAYS_PER_PASS = {"cpu": 1 << 15, "cuda": 1 << 20}
+_HAS_TRITON = find_spec("triton") is not None
+if _HAS_TRITON:
+    from kyvo.world.triton_tracer import trace_stage
+
+RAYS_PER_PASS = {"cpu": 1 << 15, "cuda": 1 << (24 if _HAS_TRITON else 20)}
 """Rays that are traced together: working sets that fit the caches, or fill the GPU."""
 
 MIRRORS = 1
@@ -69,7 +75,7 @@ def render(
             "Expected whole numbers of at least 1."
         )
     device = find_device(device)
-    frame = Frame(height, width, samples_per_pixel, seed, device)
+    frame = _frame(height, width, samples_per_pixel, seed, device)
     limit = RAYS_PER_PASS.get(device.type, RAYS_PER_PASS["cpu"])
     group = max(1, limit // (frame.num_pixels * samples_per_pixel))
     pictures = np.empty((len(scenes), height, width, 3), np.uint8)
@@ -106,6 +112,12 @@ def find_device(device: torch.device | str) -> torch.device:
     return found
 
 
+@lru_cache(maxsize=1)
+def _frame(height: int, width: int, num_samples: int, seed: int, device: torch.device) -> Frame:
+    """Return the frame, kept for the next call: a GPU draws pictures faster than this noise."""
+    return Frame(height, width, num_samples, seed, device)
+
+
 @cache
 def _visibility_frame() -> Frame:
     return Frame(*VISIBILITY_FRAME, 1, 0, torch.device("cpu"))
@@ -113,6 +125,16 @@ def _visibility_frame() -> Frame:
 
 def _render_stage(stage: Stage, frame: Frame, limit: int) -> np.ndarray:
     """Return the pictures (G, height, width, 3) of a stage."""
+    if _HAS_TRITON and stage.cameras.positions.is_cuda:
+        radiance_3GA = trace_stage(stage, frame, MIRRORS, MIRROR_TINT, BRIGHTEST)
+    else:
+        radiance_3GA = _pass_by_pass(stage, frame, limit)
+    levels_GA3 = _encode_srgb(radiance_3GA).permute(1, 2, 0)
+    return levels_GA3.reshape(-1, *frame.shape, 3).cpu().numpy()
+
+
+def _pass_by_pass(stage: Stage, frame: Frame, limit: int) -> Tensor:
+    """Return the linear radiance (3, G, A) of the pictures, at most so many rays at a time."""
     num_scenes = stage.cameras.positions.shape[1]
     parts = []
     for pixels in frame.pixel_ranges(limit // num_scenes):
@@ -120,8 +142,7 @@ def _render_stage(stage: Stage, frame: Frame, limit: int) -> np.ndarray:
         shape = (3, num_scenes, frame.num_samples, -1)
         samples = radiance_3R.clamp_max(BRIGHTEST).view(shape).unbind(2)
         parts.append(sum(samples[1:], samples[0]) / frame.num_samples)
-    levels_3GA = _encode_srgb(torch.cat(parts, -1))
-    return levels_3GA.permute(1, 2, 0).reshape(num_scenes, *frame.shape, 3).cpu().numpy()
+    return torch.cat(parts, -1)
 
 
 def _encode_srgb(linear: Tensor) -> Tensor:
