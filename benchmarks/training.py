@@ -57,10 +57,11 @@ from kyvo.training.runtime import weight_dtype
 from kyvo.vocabulary import get_vocabulary
 
 FORMULA = (
-    "FLOPs of a step: 6 x matrix parameters of the layers x real tokens + 6 x parameters of the "
-    "head x labelled positions + 6 x layers x width x tokens of a sequence x real tokens (causal "
-    "attention); the same for every case, whatever it computes besides. MFU: that over the "
-    "seconds, over the measured ceiling of a bfloat16 product (on a CPU float32)."
+    "FLOPs of a step: 6 x matrix parameters of the layers x real tokens, of the last layer's "
+    "feed-forward block and of the head x labelled positions alone, + 6 x layers x width x tokens "
+    "of a sequence x real tokens (causal attention); the same for every case, whatever it computes "
+    "besides. MFU: that over the seconds, over the measured ceiling of a bfloat16 product (on a "
+    "CPU float32)."
 )
 WARMUP_STEPS = 5
 Step = Callable[[Batch], Tensor]
@@ -331,11 +332,13 @@ def with_every_position(batch: Batch) -> Batch:
 
 def flops_of(model: KyvoModel, batch: Batch) -> float:
     """See ``FORMULA``."""
-    body = sum(p.numel() for layer in model.layers for p in layer.parameters() if p.dim() > 1)
-    num_ids, width = model.output.weight.shape
+    layers = sum(p.numel() for layer in model.layers for p in layer.parameters() if p.dim() > 1)
+    at_labels = sum(p.numel() for p in model.layers[-1].mlp.parameters())
+    width = model.output.weight.shape[1]
     length = batch.num_tokens / len(batch.keys)
-    per_token = 6 * body + 6 * len(model.layers) * width * length
-    return per_token * batch.num_tokens + 6 * num_ids * width * len(batch.labels_N)
+    per_token = layers - at_labels + len(model.layers) * width * length
+    per_label = at_labels + model.output.weight.numel()
+    return 6 * (per_token * batch.num_tokens + per_label * len(batch.labels_N))
 
 
 def is_possible(changes: Mapping[str, Any], device: torch.device) -> bool:

@@ -1,8 +1,9 @@
 """The language model: torchtune's Llama modules around the mixed embedding.
 
-Shapes: B samples, L positions, D width, V ids.
+Shapes: B samples, L positions, N of all B x L, D width, V ids.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,29 +28,34 @@ from kyvo.vocabulary import Vocabulary
 class KyvoModel(TransformerDecoder):
     """A Llama decoder over all three modalities, with an untied head of V rows."""
 
-    _are_layers_compiled = False
+    _layer_at: Callable[[Any, Tensor, Tensor], Tensor] | None = None
 
-    def hidden(
-        self, tokens_BL: Tensor, mask: Tensor | None = None, input_pos: Tensor | None = None
-    ) -> Tensor:
-        """Normalised hidden states (B, L, D): everything but the head, which few positions need."""
+    def hidden_at(self, tokens_BL: Tensor, positions_N: Tensor) -> Tensor:
+        """Normalised hidden states (N, D) at flat positions of B x L: those that the head needs.
+
+        Nothing looks at the last layer's other positions, so they end with its attention.
+        """
         h_BLD = self.tok_embeddings(tokens_BL)
-        for layer in self.layers:
-            if self._are_layers_compiled:
-                # Or the first batch's sizes would be compiled in, and each new kind of batch cost
-                # another compilation.
-                torch._dynamo.maybe_mark_dynamic(h_BLD, [0, 1])
-            h_BLD = layer(h_BLD, mask=mask, input_pos=input_pos)
-        return self.norm(h_BLD)
+        for layer in self.layers[:-1]:
+            h_BLD = layer(self._any_size(h_BLD, 0, 1))
+        h_BLD, positions_N = self._any_size(h_BLD, 0, 1), self._any_size(positions_N, 0)
+        layer_at = self._layer_at or _layer_at
+        return self.norm(layer_at(self.layers[-1], h_BLD, positions_N))
 
     def compile_layers(self, **options: Any) -> None:
-        """Compile the layers, each for itself: alike, they share one compilation.
+        """Compile the layers, each for itself: alike, all but the last share one compilation.
 
         ``options`` are those of ``torch.compile``.
         """
-        self._are_layers_compiled = True
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             layer.compile(**options)
+        self._layer_at = torch.compile(_layer_at, **options)
+
+    def _any_size(self, values: Tensor, *dims: int) -> Tensor:
+        """Or the first batch's sizes would be compiled in, and each new kind cost a compilation."""
+        if self._layer_at is not None:
+            torch._dynamo.maybe_mark_dynamic(values, list(dims))
+        return values
 
     def place(self, device: torch.device, dtype: torch.dtype) -> "KyvoModel":
         """Move to ``device`` with weights of ``dtype``; RoPE's table, a buffer, stays float32."""
@@ -61,6 +67,14 @@ class KyvoModel(TransformerDecoder):
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters that training changes, by name."""
         return {n: p for n, p in self.named_parameters() if p.requires_grad}
+
+
+def _layer_at(layer: Any, h_BLD: Tensor, positions_N: Tensor) -> Tensor:
+    """A layer's results (N, D) at flat positions of B x L."""
+    normed_BLD = layer.sa_norm(h_BLD)
+    h_BLD = h_BLD + layer.attn(normed_BLD, normed_BLD)
+    h_ND = h_BLD.flatten(0, 1).index_select(0, positions_N)
+    return h_ND + layer.mlp(layer.mlp_norm(h_ND))
 
 
 def kyvo_model(

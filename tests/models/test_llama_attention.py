@@ -75,15 +75,19 @@ def test_all_layers_lengths_and_full_batches_share_one_compilation():
     sizes = [(4, 32), (4, 48), (4, 64), (3, 48), (2, 16)]
     for rows, length in sizes:
         ids_BL = torch.randint(500, (rows, length))
-        hidden_BLD = model.hidden(ids_BL)
-        torch.testing.assert_close(hidden_BLD, eager.hidden(ids_BL), rtol=1e-4, atol=1e-5)
-        hidden_BLD.sum().backward()
-    assert counter.frame_count == 1
+        positions_N = torch.arange(0, rows * length, 3)
+        hidden_ND = model.hidden_at(ids_BL, positions_N)
+        expected_ND = eager.hidden_at(ids_BL, positions_N)
+        torch.testing.assert_close(hidden_ND, expected_ND, rtol=1e-4, atol=1e-5)
+        hidden_ND.sum().backward()
+    # The last layer is compiled for itself.
+    assert counter.frame_count == 2
     with torch.no_grad():
         for rows, length in sizes:
-            model.hidden(torch.randint(500, (rows, length)))
-    assert counter.frame_count == 2
+            model.hidden_at(torch.randint(500, (rows, length)), torch.arange(rows * length - 1))
+    assert counter.frame_count == 4
     # A single row is compiled once more.
     for length in (16, 48, 64):
-        model.hidden(torch.randint(500, (1, length))).sum().backward()
-    assert counter.frame_count <= 3
+        ids_BL = torch.randint(500, (1, length))
+        model.hidden_at(ids_BL, torch.arange(length - 2)).sum().backward()
+    assert counter.frame_count <= 6
