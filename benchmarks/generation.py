@@ -16,6 +16,7 @@ token, over the copy and product rates measured in the same run.
 
 import argparse
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -281,7 +282,9 @@ def agreement(path: Path, overrides: Sequence[str]) -> Iterator[bench.Row]:
 
 
 def _generate(path: Path, overrides: Sequence[str]) -> dict[int, np.ndarray]:
-    plan = plan_generation(load_config(GenerationConfig, path, overrides))
+    # Nothing is written, but a plan looks at what an earlier run has left.
+    unused = f"output_dir={tempfile.gettempdir()}/agreement"
+    plan = plan_generation(load_config(GenerationConfig, path, [*overrides, unused]))
     samples = [plan.dataset[i][1] for i in plan.indices]
     prompts = [sample.tokens[: sample.prompt_length] for sample in samples]
     return dict(make_generator(plan, load_model(plan)).generate(prompts))
