@@ -215,12 +215,17 @@ def _film_size(height: int, width: int) -> tuple[int, int]:
 
 
 def _squeeze(linear_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Average into the pixels of the squeezed picture; sRGB, uint8."""
-    channels = [
+    """Average into the pixels of the squeezed picture; sRGB, uint8.
+
+    Rarely a path is not finite: its pixel of the film is left out.
+    """
+    is_good_HW1 = np.isfinite(linear_HW3).all(-1, keepdims=True)
+    weighted_HW4 = np.concatenate([np.where(is_good_HW1, linear_HW3, 0), is_good_HW1], -1)
+    *channels, weight = (
         np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BOX))
-        for channel in np.moveaxis(linear_HW3.astype(np.float32), -1, 0)
-    ]
-    return encode_srgb(np.stack(channels, -1))
+        for channel in np.moveaxis(weighted_HW4.astype(np.float32), -1, 0)
+    )
+    return encode_srgb(np.stack(channels, -1) / np.maximum(weight, 1e-6)[..., None])
 
 
 def encode_srgb(linear: np.ndarray) -> np.ndarray:

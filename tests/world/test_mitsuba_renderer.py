@@ -7,7 +7,7 @@ import pytest
 
 from kyvo.errors import InputError, MissingDependencyError
 from kyvo.world import SceneOptions, render, sample_scene
-from kyvo.world.mitsuba_renderer import render_with_mitsuba
+from kyvo.world.mitsuba_renderer import _squeeze, encode_srgb, render_with_mitsuba
 from kyvo.world.stage import SceneContent, Solid, upright_axes, viewpoints
 
 SIDE = 48
@@ -18,6 +18,16 @@ def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mitsuba", None)
     with pytest.raises(MissingDependencyError, match=r"kyvo\[mitsuba\]"):
         render_with_mitsuba([], 8, 8)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_paths_that_are_not_finite_are_left_out(bad: float) -> None:
+    linear_HW3 = np.random.default_rng(0).random((6, 8, 3))
+    expected = linear_HW3.reshape(2, 3, 2, 4, 3).mean(axis=(1, 3))
+    expected[0, 1] = np.delete(linear_HW3[:3, 4:].reshape(12, 3), 5, axis=0).mean(axis=0)
+    linear_HW3[1, 5, 2] = bad
+    found = _squeeze(linear_HW3, 2, 2).astype(int)
+    assert abs(found - encode_srgb(expected)).max() <= 1
 
 
 class TestWithMitsuba:
