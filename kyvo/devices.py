@@ -5,6 +5,9 @@ import torch
 from kyvo.errors import InputError
 from kyvo.files import format_bytes
 
+# The first GPUs that multiply float8 numbers: Ada and Hopper.
+_FLOAT8_CAPABILITY = (8, 9)
+
 
 def resolve_device(name: str) -> torch.device:
     """``auto``: the GPU if there is one. InputError if CUDA is asked for and absent."""
@@ -30,4 +33,20 @@ def check_memory(device: torch.device, needed: int, remedy: str) -> None:
         raise InputError(
             f"GPU memory: the run needs at least {format_bytes(needed)}, but {format_bytes(free)} "
             f"are free. {remedy}"
+        )
+
+
+def check_float8(device: torch.device, remedy: str) -> None:
+    """Refuse a device that does not multiply float8 numbers.
+
+    Raises:
+        InputError: naming what it has and the remedy.
+    """
+    is_gpu = device.type == "cuda"
+    capability = torch.cuda.get_device_capability(device) if is_gpu else (0, 0)
+    if capability < _FLOAT8_CAPABILITY:
+        found = "compute capability {}.{}".format(*capability) if is_gpu else "no GPU"
+        raise InputError(
+            f"float8: needs a GPU of compute capability 8.9 or more (Ada, Hopper), found {found}. "
+            f"{remedy}"
         )

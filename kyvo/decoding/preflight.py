@@ -16,9 +16,8 @@ from kyvo.data.dataset import KyvoDataset
 from kyvo.data.inspection import DATA_REMEDY, check_scenes
 from kyvo.decoding.config import GenerationConfig
 from kyvo.decoding.outputs import OutputReader
-from kyvo.decoding.quantization import check_quantization
 from kyvo.decoding.results import ResultFiles, check_log
-from kyvo.devices import check_memory, resolve_device
+from kyvo.devices import check_float8, check_memory, resolve_device
 from kyvo.errors import InputError, Problems
 from kyvo.files import check_free_space, file_hash, format_bytes, require_folder
 from kyvo.images.codebook import load_codebook
@@ -178,8 +177,8 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
     problems = Problems()
     problems.attempt(require_folder, config.data_root, "data_root", DATA_REMEDY)
     device = problems.attempt(resolve_device, config.device)
-    if device is not None:
-        problems.attempt(check_quantization, config.quantization, device)
+    if device is not None and config.quantization == "float8":
+        problems.attempt(check_float8, device, "Set quantization to int8 or none.")
     dataset = problems.attempt(_build_dataset, config, vocabulary)
     indices = problems.attempt(_wanted, config, dataset)
     tokenizer = problems.attempt(load_text_tokenizer, config.tokenizer, vocabulary)

@@ -2,7 +2,6 @@
 
 from typing import Any, Literal
 
-import torch
 from torch import nn
 from torchao.quantization import (
     Float8DynamicActivationFloat8WeightConfig,
@@ -11,12 +10,7 @@ from torchao.quantization import (
     quantize_,
 )
 
-from kyvo.errors import InputError
-
 Quantization = Literal["none", "int8", "float8"]
-
-# The first GPUs with float8 products: Ada and Hopper.
-_FLOAT8_CAPABILITY = (8, 9)
 
 
 def quantize(layers: nn.Module, quantization: Quantization) -> None:
@@ -31,14 +25,3 @@ def quantize(layers: nn.Module, quantization: Quantization) -> None:
     if quantization == "float8":
         config = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
     quantize_(layers, config)
-
-
-def check_quantization(quantization: Quantization, device: torch.device) -> None:
-    """Refuse what the device cannot do; InputError says so."""
-    if quantization != "float8":
-        return
-    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _FLOAT8_CAPABILITY:
-        raise InputError(
-            f"quantization: float8 needs a GPU of compute capability 8.9 or more, not {device}. "
-            "Use int8 or none."
-        )

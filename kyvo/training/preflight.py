@@ -14,8 +14,8 @@ from torch import nn
 from kyvo.data.batches import Batch, LossWeighting, collate
 from kyvo.data.dataset import KyvoDataset
 from kyvo.data.inspection import DATA_REMEDY, check_scenes
-from kyvo.devices import check_memory, free_memory, resolve_device
-from kyvo.errors import InputError, Problems
+from kyvo.devices import check_float8, check_memory, free_memory, resolve_device
+from kyvo.errors import Problems
 from kyvo.files import check_free_space, format_bytes, require_folder
 from kyvo.images.codebook import load_codebook
 from kyvo.models import KyvoModel, check_codebook, num_parameters, outline
@@ -85,7 +85,8 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
         validation = problems.attempt(config.validation_dataset.build, vocabulary=vocabulary)
     if device is not None:
         problems.attempt(_check_optimizer, config, device)
-        problems.attempt(_check_float8, config, device)
+        if config.float8:
+            problems.attempt(check_float8, device, "Set float8=false.")
     scenes = problems.attempt(_read_scenes, config, dataset)
     model = problems.attempt(outline, config.model, vocabulary)
     _check_weights(model, config, problems)
@@ -104,7 +105,6 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
     return plan
 
 
-_FLOAT8_CAPABILITY = (8, 9)
 _MEMORY_REMEDY = (
     "Use precision=bf16 with torchao.optim.AdamW8bit, a smaller model, or a larger GPU."
 )
@@ -135,20 +135,6 @@ def _check_optimizer(config: TrainingConfig, device: torch.device) -> None:
     optimizer = build_optimizer(config, sample)
     if config.lr_scheduler is not None:
         config.lr_scheduler.build(optimizer, num_training_steps=1)
-
-
-def _check_float8(config: TrainingConfig, device: torch.device) -> None:
-    """The GPU multiplies float8 numbers, if that is asked for."""
-    if not config.float8:
-        return
-    is_gpu = device.type == "cuda"
-    capability = torch.cuda.get_device_capability(device) if is_gpu else (0, 0)
-    if capability < _FLOAT8_CAPABILITY:
-        found = "compute capability {}.{}".format(*capability) if is_gpu else "no GPU"
-        raise InputError(
-            f"float8: needs a GPU of compute capability 8.9 or more (Ada, Hopper), found {found}. "
-            "Set float8=false."
-        )
 
 
 def _read_scenes(config: TrainingConfig, dataset: KyvoDataset | None) -> ParseReport | None:
