@@ -252,6 +252,7 @@ class Bench:
             model=self.model.component,
             dataset=Component("kyvo.data.dataset.kyvo_dataset"),
             optimizer=ADAMW,
+            precision="bf16_mixed",
         )
         return dataclasses.replace(base, **changes)
 

@@ -1,5 +1,7 @@
 """Where tensors live, and whether there is room."""
 
+from typing import TypeVar
+
 import torch
 
 from kyvo.errors import InputError
@@ -8,6 +10,8 @@ from kyvo.files import format_bytes
 # The first GPUs that multiply float8 numbers: Ada and Hopper.
 _FLOAT8_CAPABILITY = (8, 9)
 
+_Precision = TypeVar("_Precision", bound=str)
+
 
 def resolve_device(name: str) -> torch.device:
     """``auto``: the GPU if there is one. InputError if CUDA is asked for and absent."""
@@ -15,6 +19,25 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise InputError("device: cuda, but no CUDA device is visible. Use device=cpu or auto.")
     return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def resolve_precision(
+    name: _Precision, device: torch.device, fast: _Precision, exact: _Precision
+) -> _Precision:
+    """``auto``: ``fast`` on a device that multiplies bfloat16 numbers itself, else ``exact``.
+
+    A processor that must emulate them takes about 60 times as long as for float32.
+    """
+    if name != "auto":
+        return name
+    return fast if multiplies_bfloat16(device) else exact
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 numbers are faster there than those of float32 ones."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -60,10 +60,10 @@ class FullFinetuneRecipeSingleDevice3D:
 
     def setup(self) -> None:
         """Check everything, build every part, and go back to the newest checkpoint."""
-        config = self.config
-        torch.manual_seed(config.seed)
-        plan = plan_training(config)
+        plan = plan_training(self.config)
         print(plan.summary())
+        self.config = config = plan.config
+        torch.manual_seed(config.seed)
         self.device = plan.device
         self.dataset, self.validation = plan.dataset, plan.validation
         self.steps_per_epoch, self.total_steps = plan.steps_per_epoch, plan.total_steps

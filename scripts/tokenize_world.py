@@ -78,7 +78,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--object-order", choices=("file", "far-to-near"), default="file", help="of a scene")
     add("--batch-size", type=int, default=32, help="pictures encoded at a time")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to encode")
-    add("--precision", choices=("fp32", "bf16"), default="fp32", help="bf16: faster on a GPU")
+    choices = ("auto", "fp32", "bf16")
+    add("--precision", choices=choices, default="fp32", help="auto: bf16 where it is faster")
     add("--compile", action="store_true", help="compile the encoder: pays for many pictures")
     return parser.parse_args(argv)
 

@@ -1,12 +1,15 @@
 """The keys of a generation (eval) config. The yaml files comment every one of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
+
+import torch
 
 from kyvo.config import Component, From
 from kyvo.decoding.quantization import Quantization
 from kyvo.decoding.sampling import GREEDY, Sampling
+from kyvo.devices import resolve_precision
 from kyvo.errors import Problems
 from kyvo.scenes import get_schema
 from kyvo.vocabulary import get_vocabulary
@@ -38,7 +41,7 @@ class GenerationConfig:
     sampling: Sampling = GREEDY
     constrained: bool = True
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     quantization: Quantization = "none"
     compile: bool = False
     seed: int = 0
@@ -54,3 +57,7 @@ class GenerationConfig:
                 raise ValueError(f"{name}: expected {least} or more, found {value}")
         if "/" in self.run_identifier or self.run_identifier in ("", ".", ".."):
             raise ValueError(f"run_identifier: {self.run_identifier!r} cannot be a folder name")
+
+    def on(self, device: torch.device) -> "GenerationConfig":
+        """The same run with the precision that ``auto`` means on ``device``."""
+        return replace(self, precision=resolve_precision(self.precision, device, "bf16", "fp32"))

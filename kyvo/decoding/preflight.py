@@ -40,6 +40,7 @@ class GenerationPlan:
     """A checked run.
 
     Attributes:
+        config: as given, with the precision that ``auto`` means on the device.
         indices: the wanted samples.
         model: the model's outline.
         weights: file of its weights; None: random ones of the config's seed.
@@ -199,6 +200,7 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
     assert codebook is not None
     assert model is not None
     codec = SceneCodec(get_schema(config.scene_schema), vocabulary, tokenizer)
+    config = config.on(device)
     plan = GenerationPlan(config, device, dataset, indices, codec, codebook, model, weights)
     problems.attempt(plan.files.check_names, indices)
     problems.attempt(check_scenes, dataset, codec)

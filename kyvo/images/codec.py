@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from kyvo.devices import resolve_precision
 from kyvo.errors import InputError
 from kyvo.images.preprocessing import to_model_range, to_uint8
 from kyvo.images.vqgan import VQGAN
 
-CodecPrecision = Literal["fp32", "bf16"]
+CodecPrecision = Literal["auto", "fp32", "bf16"]
 
 
 class ImageCodec:
@@ -29,8 +30,9 @@ class ImageCodec:
         model: left as it is.
         device: where to compute.
         batch_size: pictures at a time.
-        precision: of the convolutions; bf16 is faster, and a few codes in a hundred differ. The
-            nearest code is always found in float32.
+        precision: of the convolutions; bf16 is faster on devices that multiply such numbers, and
+            a few codes in a hundred differ; auto: bf16 on those devices, else fp32. The nearest
+            code is always found in float32.
         compiled: compile both directions; pays for thousands of pictures.
 
     Raises:
@@ -50,8 +52,9 @@ class ImageCodec:
         self.config = model.config
         self.device = torch.device(device)
         self.batch_size = batch_size
-        self._model = _ready(model, self.device, precision)
+        precision = resolve_precision(precision, self.device, "bf16", "fp32")
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._model = _ready(model, self.device, self._dtype)
         self._pads = compiled
         compile_ = torch.compile if compiled else _unchanged
         self._encode_batch = compile_(self._codes)
@@ -115,10 +118,9 @@ class ImageCodec:
         return torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])])
 
 
-def _ready(model: VQGAN, device: torch.device, precision: CodecPrecision) -> VQGAN:
+def _ready(model: VQGAN, device: torch.device, dtype: torch.dtype) -> VQGAN:
     """A copy for inference there; on a GPU with channels last, as its convolutions want them."""
     model = copy.deepcopy(model).eval().requires_grad_(False).to(device)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     for name, parameter in model.named_parameters():
         if not name.startswith("quantize"):
             parameter.data = parameter.data.to(dtype)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from kyvo.devices import resolve_device
+from kyvo.devices import resolve_device, resolve_precision
 from kyvo.errors import InputError, Problems
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.codebook import save_codebook
@@ -80,7 +80,7 @@ class VQGANTrainingConfig:
     validate_every: int  # steps
     save_every: int  # steps
     device: Literal["auto", "cpu", "cuda"] = "cpu"
-    precision: Literal["float32", "bf16"] = "float32"  # of the convolutions
+    precision: Literal["auto", "fp32", "bf16_mixed"] = "auto"  # of the convolutions
     channels_last: bool = False  # memory layout of images and weights
 
     def __post_init__(self) -> None:
@@ -148,6 +148,7 @@ class VQGANTrainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.device = resolve_device(config.device)
+        self.precision = resolve_precision(config.precision, self.device, "bf16_mixed", "fp32")
         self.layout = torch.channels_last if config.channels_last else torch.contiguous_format
         self.model = self._place(VQGAN(config.model))
         self.codebook = CodebookTrainer(config.codebook, self.model.codebook, config.seed)
@@ -231,7 +232,7 @@ class VQGANTrainer:
         if not loss.isfinite():
             raise InputError(
                 f"VQGAN training: the loss is {loss.item()} at step {step}. The last checkpoint "
-                "stays. Lower optimizer.learning_rate or use precision float32."
+                "stays. Lower optimizer.learning_rate or use precision fp32."
             )
         _update(self.optimizer, loss)
         if self._adversarial(step):
@@ -396,7 +397,7 @@ class VQGANTrainer:
         )
 
     def _precision(self) -> torch.autocast:
-        enabled = self.config.precision == "bf16"
+        enabled = self.precision == "bf16_mixed"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
 

@@ -33,21 +33,24 @@ class Attention(MultiHeadAttention):
         ``mask`` (B, L, L) is true where a position may look; None: causal.
         """
         assert y is x, "only self-attention"
-        projections = (self.q_proj, self.k_proj, self.v_proj)
+        parts = _together(x, (self.q_proj, self.k_proj, self.v_proj))
+        # On a CPU, PyTorch's backward pass of attention takes four times as long in bfloat16.
+        dtype = torch.float32 if x.device.type == "cpu" else parts[0].dtype
         q_BLHE, k_BLKE, v_BLKE = (
-            part.unflatten(-1, (-1, self.head_dim)) for part in _together(x, projections)
+            part.unflatten(-1, (-1, self.head_dim)).to(dtype) for part in parts
         )
         q_BLHE = self.pos_embeddings(q_BLHE, input_pos=input_pos)
         k_BLKE = self.pos_embeddings(k_BLKE, input_pos=input_pos)
-        attended_BHLE = F.scaled_dot_product_attention(
-            q_BLHE.transpose(1, 2),
-            k_BLKE.transpose(1, 2),
-            v_BLKE.transpose(1, 2),
-            attn_mask=mask[:, None] if mask is not None else None,
-            is_causal=mask is None,
-            enable_gqa=self.num_heads != self.num_kv_heads,
-        )
-        return self.output_proj(attended_BHLE.transpose(1, 2).flatten(2))
+        with torch.autocast(x.device.type, enabled=False):
+            attended_BHLE = F.scaled_dot_product_attention(
+                q_BLHE.transpose(1, 2),
+                k_BLKE.transpose(1, 2),
+                v_BLKE.transpose(1, 2),
+                attn_mask=mask[:, None] if mask is not None else None,
+                is_causal=mask is None,
+                enable_gqa=self.num_heads != self.num_kv_heads,
+            )
+        return self.output_proj(attended_BHLE.transpose(1, 2).flatten(2).to(parts[0].dtype))
 
 
 def _together(x: Tensor, projections: Sequence[nn.Module]) -> Sequence[Tensor]:

@@ -1,17 +1,20 @@
 """The keys of a training config. The yaml files comment every one of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
+
 from kyvo.config import Component, From
+from kyvo.devices import resolve_precision
 from kyvo.errors import Problems
 from kyvo.models.weights import HeadStart
 from kyvo.scenes import get_schema
 from kyvo.training.loss import Normalization
 from kyvo.vocabulary import get_vocabulary
 
-Precision = Literal["fp32", "bf16_mixed", "bf16"]
+Precision = Literal["auto", "fp32", "bf16_mixed", "bf16"]
 _POSITIVE = (
     "batch_size",
     "gradient_accumulation_steps",
@@ -63,7 +66,7 @@ class TrainingConfig:
     head_start: HeadStart = "llama"
     loss: LossConfig = LossConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Precision = "bf16_mixed"
+    precision: Precision = "auto"
     compile: bool = False
     float8: bool = False
     batch_size: int = 32
@@ -110,3 +113,8 @@ class TrainingConfig:
                 "precision: bf16 weights need an optimizer with bf16_stochastic_round: true "
                 "(torchao.optim.AdamW8bit), or use bf16_mixed, which keeps float32 weights"
             )
+
+    def on(self, device: torch.device) -> "TrainingConfig":
+        """The same run with the precision that ``auto`` means on ``device``."""
+        precision = resolve_precision(self.precision, device, "bf16_mixed", "fp32")
+        return replace(self, precision=precision)

@@ -33,10 +33,12 @@ class TrainingPlan:
     """A checked run: its data, its length, and what it needs.
 
     Attributes:
+        config: as given, with the precision that ``auto`` means on the device.
         scenes: what reading some of the scenes back gave; None where it was not asked for.
         disk_bytes: what checkpoints and exported weights will take at most.
     """
 
+    config: TrainingConfig
     device: torch.device
     dataset: KyvoDataset
     validation: KyvoDataset | None
@@ -56,7 +58,8 @@ class TrainingPlan:
             f"{len(self.dataset)} samples of {lengths.min()} to {lengths.max()} tokens{held_out}",
             *self.dataset.left_out,
             f"{self.num_parameters:,} weights, {self.num_trained:,} of them trained",
-            f"{self.total_steps} steps on {self.device}, {self.steps_per_epoch} an epoch",
+            f"{self.total_steps} steps on {self.device} in {self.config.precision}, "
+            f"{self.steps_per_epoch} an epoch",
             f"memory: about {self.memory}",
             f"disk: up to {format_bytes(self.disk_bytes)}",
         ]
@@ -84,6 +87,7 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
     if config.validation_dataset is not None:
         validation = problems.attempt(config.validation_dataset.build, vocabulary=vocabulary)
     if device is not None:
+        config = config.on(device)
         problems.attempt(_check_optimizer, config, device)
         if config.float8:
             problems.attempt(check_float8, device, "Set float8=false.")
@@ -164,6 +168,7 @@ def _plan(
     num_exports = {"never": 0, "last": 1, "every_epoch": config.epochs}[config.export_released]
     batch = _heaviest_batch(dataset, config.batch_size, length_multiple(device))
     return TrainingPlan(
+        config,
         device,
         dataset,
         validation,

@@ -27,6 +27,7 @@ def length_multiple(device: torch.device) -> int:
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
     """The context of a forward pass: bfloat16 products over float32 weights for bf16_mixed."""
+    assert precision != "auto", "TrainingConfig.on says what it means"
     if precision != "bf16_mixed":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)

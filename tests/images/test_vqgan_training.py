@@ -57,6 +57,7 @@ def config(tmp_path: Path) -> VQGANTrainingConfig:
         log_every=5,
         validate_every=20,
         save_every=20,
+        precision="fp32",
     )
 
 

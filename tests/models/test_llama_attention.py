@@ -91,3 +91,15 @@ def test_all_layers_lengths_and_full_batches_share_one_compilation():
         ids_BL = torch.randint(500, (1, length))
         model.hidden_at(ids_BL, torch.arange(length - 2)).sum().backward()
     assert counter.frame_count <= 6
+
+
+def test_products_are_bfloat16_under_autocast_and_attention_stays_close():
+    own, _ = pair(2)
+    x_BLD = torch.randn(2, 20, 32)
+    expected_BLD, expected = outcome(own, x_BLD)
+    with torch.autocast("cpu", torch.bfloat16):
+        found_BLD, found = outcome(own, x_BLD)
+    assert found_BLD.dtype == torch.bfloat16
+    torch.testing.assert_close(found_BLD.float(), expected_BLD, rtol=0.02, atol=0.02)
+    for name, gradient in found.items():
+        assert (gradient - expected[name]).norm() < 0.02 * expected[name].norm(), name

@@ -219,3 +219,13 @@ def test_devices_and_precision(monkeypatch):
     for precision, dtype in (("fp32", torch.float32), ("bf16_mixed", torch.bfloat16)):
         with autocast(precision, torch.device("cpu")):
             assert layer(torch.ones(1, 3)).dtype == dtype
+
+
+@pytest.mark.parametrize(("is_fast", "expected"), [(True, "bf16_mixed"), (False, "fp32")])
+def test_auto_means_bfloat16_where_the_device_multiplies_it(
+    tmp_path, monkeypatch, is_fast, expected
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: is_fast)
+    device = torch.device("cpu")
+    assert config(tmp_path, precision="auto").on(device).precision == expected
+    assert config(tmp_path, precision="fp32").on(device).precision == "fp32"

@@ -70,7 +70,7 @@ def test_a_good_config_becomes_a_plan(config):
     assert plan.scenes.num_complete == plan.scenes.num_objects > 12
     summary = plan.summary()
     assert "12 samples of " in summary
-    assert "6 steps on cpu, 3 an epoch" in summary
+    assert "6 steps on cpu in fp32, 3 an epoch" in summary
 
 
 def test_every_problem_is_told_at_once(config, tmp_path):
