@@ -1,10 +1,15 @@
-"""What all tests share: repeatable property tests, and a cache folder that is not the user's."""
+"""What all tests share: repeatable property tests, a private cache folder, Triton's interpreter."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+if not torch.cuda.is_available():
+    # Triton's kernels are then run by its interpreter, which it asks for when it defines them.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 settings.register_profile(
     "repeatable",
@@ -26,8 +31,10 @@ def private_cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``gpu`` are skipped where there is none."""
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+    """Skip tests marked ``gpu`` where there is none, and those marked ``interpreted`` elsewhere."""
+    mark, reason = "gpu", "needs a CUDA device"
+    if torch.cuda.is_available():
+        mark, reason = "interpreted", "Triton compiles its kernels for the GPU here"
+    for item in items:
+        if item.get_closest_marker(mark):
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -2,7 +2,8 @@
 
 A function here has the name of its counterpart, whose docstring tells more. A vector is a tuple of
 three blocks, one number for each ray, or of three scalars. No function gives NaN for finite rays:
-comparing NaN, and taking its minimum, mean different things on a GPU and in PyTorch.
+comparing NaN, and taking its minimum, mean different things on a GPU and in PyTorch. Constants
+stand behind tensors: Triton's interpreter takes a constant times a tensor for a constant.
 """
 
 import triton
@@ -70,7 +71,7 @@ def multiply(first, second):
 @triton.jit
 def scale(factor, vector):
     """Return a multiple of a vector."""
-    return factor * vector[0], factor * vector[1], factor * vector[2]
+    return vector[0] * factor, vector[1] * factor, vector[2] * factor
 
 
 @triton.jit
@@ -137,7 +138,7 @@ def cube_span(origin, direction):
 def cylinder_core(point):
     """Return the nearest point of the cylinder's core."""
     radius = tl.sqrt(point[0] * point[0] + point[1] * point[1])
-    shrink = tl.minimum(_CYLINDER_CORE / tl.maximum(radius, 1e-6), 1.0)
+    shrink = tl.minimum(tl.fdiv(_CYLINDER_CORE, tl.maximum(radius, 1e-6)), 1.0)
     return point[0] * shrink, point[1] * shrink, _clamp(point[2], _CYLINDER_CORE)
 
 
@@ -158,7 +159,7 @@ def backdrop_distance(origin, direction):
     rate = _backdrop_coordinate(direction)
     z, dz = origin[2], direction[2]
     to_plane = tl.where(dz < -1e-6, -z / tl.minimum(dz, -1e-6), FAR)
-    to_wall = tl.where(rate > 1e-6, (_NEWTON_START - start_u) / tl.maximum(rate, 1e-6), FAR)
+    to_wall = tl.where(rate > 1e-6, (-start_u + _NEWTON_START) / tl.maximum(rate, 1e-6), FAR)
     start = tl.minimum(to_plane, to_wall)
     distance = start
     for _ in range(_NEWTON_STEPS):
@@ -173,7 +174,7 @@ def backdrop_distance(origin, direction):
 def backdrop_normal(point):
     """Return the ground's unit normal below or above a point."""
     _, slope = _backdrop_profile(_backdrop_coordinate(point) - _OFFSET)
-    return normalize((-_AXIS_X * slope, -_AXIS_Y * slope, tl.full(slope.shape, 1.0, tl.float32)))
+    return normalize((slope * -_AXIS_X, slope * -_AXIS_Y, tl.full(slope.shape, 1.0, tl.float32)))
 
 
 @triton.jit
@@ -184,9 +185,9 @@ def _backdrop_coordinate(vector):
 @triton.jit
 def _backdrop_profile(u):
     u = tl.minimum(u, _WALL - 0.6)
-    gap = _WALL - u
+    gap = -u + _WALL
     height = tl.exp(u * _GROWTH) * (_HEIGHT * _WALL) / gap
-    return height, height * (_GROWTH + 1 / gap)
+    return height, height * (1 / gap + _GROWTH)
 
 
 @triton.jit

@@ -423,8 +423,8 @@ def _bounced_light(setting, solids, count, point, normal, slot):
     on_ground = slot == NO_OBJECT
     height = tl.minimum(tl.maximum(point[2] / 0.7, 0.0), 1.0)
     downward = tl.where(on_ground, 0.0, 0.5 * (1 - normal[2]))
-    contact = 1 - CONTACT_SHADE * (1 - height)
-    around = GROUND_BOUNCE * downward * contact + tl.load(setting + AMBIENT)
+    contact = 1 - (1 - height) * CONTACT_SHADE
+    around = downward * GROUND_BOUNCE * contact + tl.load(setting + AMBIENT)
     cover, tint = _neighbours(solids, count, point, normal)
     rest = around - cover * tl.where(on_ground, GROUND_LOSS, SOLID_LOSS)
     return add(scale(SOLID_BOUNCE, tint), (rest, rest, rest))
@@ -460,7 +460,7 @@ def _sheen(nl, nv, lv):
     squared = tl.maximum(1 + lv, 0.0) / 2
     grazing = 1 - tl.minimum(tl.sqrt(squared), 1.0)
     square = grazing * grazing
-    fresnel = SHEEN_FRESNEL + (1 - SHEEN_FRESNEL) * (square * square * grazing)
+    fresnel = square * square * grazing * (1 - SHEEN_FRESNEL) + SHEEN_FRESNEL
     spread = _ggx_spread(nl, nv, lv, SHEEN_ALPHA)
     return spread * fresnel * 0.25 / tl.maximum(tl.maximum(nl, nv), 0.1)
 
@@ -486,4 +486,4 @@ def _ggx_spread(nl, nv, lv, alpha: tl.constexpr):
     square: tl.constexpr = alpha * alpha
     nh_squared = (nl + nv) * (nl + nv) / tl.maximum(2 + 2 * lv, 1e-6)
     falloff = tl.minimum(nh_squared, 1.0) * (square - 1) + 1
-    return square * ONE_OVER_PI / (falloff * falloff)
+    return tl.fdiv(square * ONE_OVER_PI, falloff * falloff)

@@ -223,15 +223,35 @@ def test_greedy_continuations_are_those_of_the_released_code(task):
     assert num_clear > 20
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize(
+ATTENTION_SHAPES = pytest.mark.parametrize(
     ("rows", "new", "heads", "kv_heads", "width", "length"),
     [(1, 1, 32, 8, 64, 700), (3, 2, 8, 2, 8, 90), (40, 2, 32, 8, 64, 300), (2, 1, 24, 8, 128, 65)],
 )
+
+
+@pytest.mark.gpu
+@ATTENTION_SHAPES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_attention_kernel_equals_masked_attention(
     rows, new, heads, kv_heads, width, length, dtype
 ):
+    error = attention_error(rows, new, heads, kv_heads, width, length, dtype, "cuda")
+    assert error < (1e-6 if dtype == torch.float32 else 1e-2)
+
+
+@pytest.mark.interpreted
+@ATTENTION_SHAPES
+def test_the_attention_kernel_interpreted_equals_masked_attention(
+    rows, new, heads, kv_heads, width, length
+):
+    pytest.importorskip("triton")
+    # The interpreter knows no bfloat16.
+    shape = (rows, new, heads, kv_heads, width, length)
+    assert attention_error(*shape, torch.float32, "cpu") < 1e-6
+
+
+def attention_error(rows, new, heads, kv_heads, width, length, dtype, device):
+    """Distance of the kernel's result from masked attention in float32, as a share of it."""
     from kyvo.decoding.triton_attention import cached_attention
 
     random = torch.Generator().manual_seed(rows)
@@ -239,10 +259,10 @@ def test_the_attention_kernel_equals_masked_attention(
     k_BKME, v_BKME = torch.randn(2, rows, kv_heads, length, width, generator=random)
     starts_B1 = torch.randint(length - new, (rows, 1), generator=random)
     positions_BT = starts_B1 + torch.arange(new)
-    on_gpu = [x.to("cuda", dtype) for x in (q_BTHE, k_BKME, v_BKME)]
-    found = cached_attention(*on_gpu, positions_BT.cuda()).cpu().float()
+    there = [x.to(device, dtype) for x in (q_BTHE, k_BKME, v_BKME)]
+    found = cached_attention(*there, positions_BT.to(device)).cpu().float()
     expected = masked_attention(q_BTHE, k_BKME, v_BKME, positions_BT, length)
-    assert (found - expected).norm() / expected.norm() < (1e-6 if dtype == torch.float32 else 1e-2)
+    return (found - expected).norm() / expected.norm()
 
 
 @pytest.mark.gpu
