@@ -102,7 +102,7 @@ class _CachedLayer(nn.Module):
         self.down = _joined(mlp.w2)
         self.rope = attention.pos_embeddings
         self.attend = cache_attention(self.qkv.weight.device)
-        self.heads = (attention.num_heads, attention.num_kv_heads, attention.num_kv_heads)
+        self.heads = (attention.num_heads, attention.num_kv_heads)
         shape = (num_rows, attention.num_kv_heads, max_length, attention.head_dim)
         self.register_buffer("k_BKME", self.qkv.weight.new_zeros(shape), persistent=False)
         self.register_buffer("v_BKME", self.qkv.weight.new_zeros(shape), persistent=False)
@@ -125,10 +125,11 @@ class _CachedLayer(nn.Module):
         return self._finish(h_BTD, out_BTHE)
 
     def _project(self, h_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        qkv_BTHE = self.qkv(self.attention_norm(h_BTD)).unflatten(2, (sum(self.heads), -1))
-        q_BTHE, k_BTKE, v_BTKE = qkv_BTHE.split(self.heads, dim=2)
-        q_BTHE = self.rope(q_BTHE, input_pos=positions_BT)
-        return q_BTHE, self.rope(k_BTKE, input_pos=positions_BT), v_BTKE
+        heads, kv_heads = self.heads
+        qkv_BTHE = self.qkv(self.attention_norm(h_BTD)).unflatten(2, (heads + 2 * kv_heads, -1))
+        qk_BTHE, v_BTKE = qkv_BTHE.split((heads + kv_heads, kv_heads), dim=2)
+        q_BTHE, k_BTKE = self.rope(qk_BTHE, input_pos=positions_BT).split(self.heads, dim=2)
+        return q_BTHE, k_BTKE, v_BTKE
 
     def _finish(self, h_BTD: Tensor, out_BTHE: Tensor) -> Tensor:
         h_BTD = h_BTD + self.attention_out(out_BTHE.flatten(2))

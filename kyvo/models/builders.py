@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchtune.models.llama3._component_builders import llama3_mlp
 from torchtune.models.llama3_1 import Llama3ScaledRoPE
-from torchtune.modules import RMSNorm, TransformerDecoder, TransformerSelfAttentionLayer
+from torchtune.modules import TransformerDecoder, TransformerSelfAttentionLayer
 
 from kyvo.config import Component
 from kyvo.errors import InputError
@@ -22,6 +22,7 @@ from kyvo.models.embedding import (
     NumberEmbedding,
     sin_cos_table,
 )
+from kyvo.models.norm import RMSNorm
 from kyvo.vocabulary import Vocabulary
 
 
