@@ -126,6 +126,7 @@ def fingerprint(config: TrainingConfig, num_samples: int) -> dict[str, str]:
         "lr_scheduler": f"{config.lr_scheduler}",
         "loss": f"{config.loss}",
         "precision": config.precision,
+        "float8": str(config.float8),
         "batch_size": str(config.batch_size),
         "gradient_accumulation_steps": str(config.gradient_accumulation_steps),
         "epochs": str(config.epochs),
