@@ -15,8 +15,9 @@ import resource
 import shlex
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -161,25 +162,31 @@ def save(
     argv: Sequence[str],
     device: torch.device,
     measured_ceilings: Mapping[str, float],
-    rows: Sequence[Row],
-    **details: Any,
+    rows: Iterable[Row],
+    details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print ``rows``, and write them to ``output`` if it is given; ``details`` go in as they are.
+    """Print ``rows`` as they come, and write them to ``output`` if it is given.
 
-    ``script`` is the path from the repository's root.
+    The file is written anew after every row, so that a run that is cut short leaves what it has.
+
+    Args:
+        script: the path from the repository's root.
+        details: go in as they are; may be filled while the rows are measured.
     """
-    for row in rows:
-        print(row)
-    if output is not None:
-        record = {
-            "script": script,
-            "command": shlex.join(["python3", script, *argv]),
-            "date": datetime.date.today().isoformat(),
-            "machine": machine(device),
-            "ceilings": dict(measured_ceilings),
-            "rows": [asdict(row) for row in rows],
-        }
-        write_json(output, {**record, **details})
+    record: dict[str, Any] = {
+        "script": script,
+        "command": shlex.join(["python3", script, *argv]),
+        "date": datetime.date.today().isoformat(),
+        "machine": machine(device),
+        "ceilings": dict(measured_ceilings),
+        "rows": [],
+    }
+    for row in chain(rows, [None]):
+        if row is not None:
+            print(row, flush=True)
+            record["rows"].append(asdict(row))
+        if output is not None:
+            write_json(output, {**record, **(details or {})})
 
 
 def kernel_table(recorded: profile, top: int = 20) -> list[dict[str, Any]]:

@@ -33,7 +33,6 @@ from bench import (
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
-from tqdm import tqdm
 from training_data import Shape, open_task, write_data
 from training_reference import dense_labels, reference_loss, use_torchtunes_attention
 
@@ -90,19 +89,17 @@ class Case:
 
     ``undone``: "all" (the reference's step), "attention" (torchtune's), "labels" (the head sees
     every position), "asking" (the host waits for the gradient's norm in every step), "buckets"
-    (batches of samples as they come, padded to the longest). ``cudnn``: attention is cuDNN's.
+    (batches of samples as they come, padded to the longest). ``kernels``: of attention, in order of
+    preference; none: PyTorch's choice.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     undone: str = ""
-    cudnn: bool = False
+    kernels: tuple[SDPBackend, ...] = ()
 
     def attention(self) -> AbstractContextManager[None]:
         """The context in which PyTorch chooses the kernel of attention."""
-        if not self.cudnn:
-            return nullcontext()
-        order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]
-        return sdpa_kernel(order, set_priority=True)
+        return sdpa_kernel(list(self.kernels), set_priority=True) if self.kernels else nullcontext()
 
 
 ADAMW = Component("torch.optim.AdamW", {"lr": 1e-4, "fused": True})
@@ -125,7 +122,8 @@ CASES: dict[str, Case] = {
     "all-but-asking": Case(ALL, "asking"),
     "all-but-buckets": Case(ALL, "buckets"),
     "all-chunked": Case({**ALL, "loss": LossConfig(head_chunk=1024)}),
-    "all-cudnn": Case(ALL, cudnn=True),
+    "all-cudnn": Case(ALL, kernels=(SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH)),
+    "all-flash": Case(ALL, kernels=(SDPBackend.FLASH_ATTENTION, SDPBackend.MATH)),
 }
 CURVES: dict[str, Mapping[str, Any]] = {
     "float32": {"precision": "fp32"},
@@ -395,21 +393,20 @@ def measure_cases(
         jobs += [(name, case, workload.batch_size) for case in cases]
         jobs += [(name, swept, size) for size in batch_sizes]
     references: dict[str, Measured] = {}
-    for name, case_name, size in tqdm(jobs, unit="case", disable=None):
+    for name, case_name, size in jobs:
         title = f"{name}, batch {size}, {case_name}"
         case, workload = cases[case_name], dataclasses.replace(WORKLOADS[name], batch_size=size)
         if not is_possible(case.changes, bench.device):
-            tqdm.write(f"{title}: left out, float8 needs a GPU")
+            print(f"{title}: left out, float8 needs a GPU")
             continue
         clear()
         try:
             found = bench.measure(case, workload, steps, rounds)
         except torch.OutOfMemoryError:
-            tqdm.write(f"{title}: out of GPU memory")
+            print(f"{title}: out of GPU memory")
             continue
         if case.undone == "all":
             references[name] = found
-        tqdm.write(f"{title}: {found.samples:.1f} samples/s, {found.memory / 2**30:.1f} GiB")
         yield from rows_of(title, found, references.get(name), measured)
 
 
@@ -448,16 +445,18 @@ def main(argv: Sequence[str]) -> None:
     first = WORKLOADS[args.workload[0]]
     with TemporaryDirectory() as folder:
         bench = Bench(MODELS[args.model], device, Path(folder), args.samples)
-        rows = []
-        if cases:
-            counts = (args.batch_sizes, args.steps, args.rounds)
-            rows = list(measure_cases(bench, args.workload, cases, *counts, measured))
-        if args.profile:
-            clear()
-            details["kernels"] = bench.kernels(CASES[args.profile], first)
-        if args.curve:
-            details["curves"] = measure_curves(bench, first, args.curve)
-    save(args.output, "benchmarks/training.py", argv, device, measured, rows, **details)
+
+        def rows() -> Iterator[Row]:
+            if cases:
+                counts = (args.batch_sizes, args.steps, args.rounds)
+                yield from measure_cases(bench, args.workload, cases, *counts, measured)
+            if args.profile:
+                clear()
+                details["kernels"] = bench.kernels(CASES[args.profile], first)
+            if args.curve:
+                details["curves"] = measure_curves(bench, first, args.curve)
+
+        save(args.output, "benchmarks/training.py", argv, device, measured, rows(), details)
 
 
 if __name__ == "__main__":

@@ -237,8 +237,8 @@ def main(argv: Sequence[str]) -> None:
         subject = dataclasses.replace(subject, shown=sizes, tried=sizes)
     ways = [way for way in WAYS if way.name in (args.ways or [way.name])]
     measured = Bench(subject, ways, bench.device_of(args), args.repeats)
-    rows = list(measured.rows())
-    bench.save(args.output, "benchmarks/vqgan.py", argv, measured.device, measured.ceilings, rows)
+    script, ceilings = "benchmarks/vqgan.py", measured.ceilings
+    bench.save(args.output, script, argv, measured.device, ceilings, measured.rows())
 
 
 if __name__ == "__main__":

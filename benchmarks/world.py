@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -220,10 +221,11 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("--count, --items and --repeats: expected 1 or more.")
     device = bench.device_of(args)
     pictures = [picture for picture in PICTURES if picture.side in (args.sides or [picture.side])]
-    rows = list(Bench(device, args.count, args.repeats).rows(pictures))
     worlds = [("scenes", picture) for picture in pictures] + [(t, TASK_PICTURE) for t in TASKS]
-    for task, picture in worlds:
-        rows.append(writing(task, picture, args.items, device, args.workers))
+    rows = chain(
+        Bench(device, args.count, args.repeats).rows(pictures),
+        (writing(*world, args.items, device, args.workers) for world in worlds),
+    )
     bench.save(args.output, "benchmarks/world.py", argv, device, bench.ceilings(device), rows)
 
 

@@ -8,7 +8,7 @@ Shapes: B rows, T new positions, D width, H heads, K key-value heads, E head wid
 length, F feed-forward width, C ids of the head.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,11 @@ from torch import Tensor, nn
 from kyvo.decoding.attention import cache_attention
 from kyvo.decoding.quantization import Quantization, quantize
 from kyvo.models import KyvoModel
+
+PREFILL_TOKENS = 1 << 15
+"""Tokens of prompts, padding included, that go through the model at a time."""
+
+Cache = tuple[Tensor, Tensor]
 
 
 class DecodeEngine:
@@ -39,16 +44,21 @@ class DecodeEngine:
         compiled: bool = False,
     ) -> None:
         self.model = model
+        self.num_rows = num_rows
         self.max_length = max_length
         weight = model.output.weight
         self._head_CD = weight if head_ids is None else weight[head_ids.to(weight.device)]
-        self._layers = [_CachedLayer(layer, num_rows, max_length) for layer in model.layers]
+        self._layers = [_CachedLayer(layer) for layer in model.layers]
+        self._caches = [layer.new_cache(num_rows, max_length) for layer in self._layers]
+        self._rows_B1 = torch.arange(num_rows, device=weight.device)[:, None]
         quantize(nn.ModuleList(self._layers), quantization)
+        self._fills = [layer.fill for layer in self._layers]
+        self._extends = [layer.extend for layer in self._layers]
         if compiled:
-            for layer in self._layers:
-                # Prompts come in all sizes, steps in one.
-                layer.fill = torch.compile(layer.fill, dynamic=True)  # type: ignore[method-assign]
-                layer.extend = torch.compile(layer.extend)  # type: ignore[method-assign]
+            self._extends = [_compiled_step(extend, num_rows) for extend in self._extends]
+        # Compiled, long products with int8 weights would go through a kernel for short ones.
+        if compiled and quantization != "int8":
+            self._fills = [torch.compile(fill, dynamic=True) for fill in self._fills]
 
     @property
     def device(self) -> torch.device:
@@ -57,13 +67,26 @@ class DecodeEngine:
 
     def prefill(self, prompts: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
         """Put ``prompts`` into the cache's ``rows``; logits (B, C) after each prompt's end."""
+        at_once = max(1, PREFILL_TOKENS // max(map(len, prompts)))
+        return torch.cat(
+            [
+                self._prefill(prompts[start : start + at_once], rows[start : start + at_once])
+                for start in range(0, len(prompts), at_once)
+            ]
+        )
+
+    def _prefill(self, prompts: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
         lengths = [len(prompt) for prompt in prompts]
         tokens_BT = nn.utils.rnn.pad_sequence(list(prompts), batch_first=True).to(self.device)
         positions_BT = torch.arange(max(lengths), device=self.device).expand_as(tokens_BT)
         rows_B = torch.tensor(rows, device=self.device)
         h_BTD = self.model.tok_embeddings(tokens_BT)
-        for layer in self._layers:
-            h_BTD = layer.fill(h_BTD, positions_BT, rows_B)
+        fills = self._fills
+        if len(prompts) == 1 < self.num_rows:
+            # Would be compiled once more, for a single prompt now and then.
+            fills = [layer.fill for layer in self._layers]
+        for fill, cache in zip(fills, self._caches, strict=True):
+            h_BTD = fill(h_BTD, positions_BT, rows_B[:, None], cache)
         last_B = torch.tensor(lengths, device=self.device) - 1
         return self._logits(h_BTD, last_B)
 
@@ -75,8 +98,9 @@ class DecodeEngine:
         nothing waits.
         """
         h_BTD = self.model.tok_embeddings(tokens_BT)
-        for layer in self._layers:
-            h_BTD = layer.extend(h_BTD, positions_BT, min(used, self.max_length))
+        used = min(used, self.max_length)
+        for extend, cache in zip(self._extends, self._caches, strict=True):
+            h_BTD = extend(h_BTD, positions_BT, self._rows_B1, cache, used)
         return self._logits(h_BTD, last_B)
 
     def _logits(self, h_BTD: Tensor, last_B: Tensor) -> Tensor:
@@ -85,14 +109,19 @@ class DecodeEngine:
         return F.linear(last_BD, self._head_CD).float()
 
 
+def _compiled_step(extend: Callable[..., Tensor], num_rows: int) -> Callable[..., Tensor]:
+    # On a GPU, makes a kernel of its own of each product with a single row: it reads int8 weights
+    # as they are, at the rate of the memory.
+    return torch.compile(extend, options={"coordinate_descent_tuning": num_rows == 1})
+
+
 class _CachedLayer(nn.Module):
-    """A layer of the model with its cache; products over the same input are one product."""
+    """A layer of the model over a cache; products over the same input are one product.
 
-    k_BKME: Tensor
-    v_BKME: Tensor
-    all_rows_B1: Tensor
+    The cache comes with each call, since the sizes of a module's own tensors would be compiled in.
+    """
 
-    def __init__(self, layer: Any, num_rows: int, max_length: int) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         attention, mlp = layer.attn, layer.mlp
         self.attention_norm, self.mlp_norm = layer.sa_norm, layer.mlp_norm
@@ -103,25 +132,28 @@ class _CachedLayer(nn.Module):
         self.rope = attention.pos_embeddings
         self.attend = cache_attention(self.qkv.weight.device)
         self.heads = (attention.num_heads, attention.num_kv_heads)
-        shape = (num_rows, attention.num_kv_heads, max_length, attention.head_dim)
-        self.register_buffer("k_BKME", self.qkv.weight.new_zeros(shape), persistent=False)
-        self.register_buffer("v_BKME", self.qkv.weight.new_zeros(shape), persistent=False)
-        rows_B1 = torch.arange(num_rows, device=self.qkv.weight.device)[:, None]
-        self.register_buffer("all_rows_B1", rows_B1, persistent=False)
+        self.head_dim = attention.head_dim
 
-    def fill(self, h_BTD: Tensor, positions_BT: Tensor, rows_B: Tensor) -> Tensor:
-        """Prompts that fill ``rows_B`` from position 0: they see nothing but themselves."""
+    def new_cache(self, num_rows: int, max_length: int) -> Cache:
+        """Keys and values (B, K, M, E), each."""
+        shape = (num_rows, self.heads[1], max_length, self.head_dim)
+        return self.qkv.weight.new_zeros(shape), self.qkv.weight.new_zeros(shape)
+
+    def fill(self, h_BTD: Tensor, positions_BT: Tensor, rows_B1: Tensor, cache: Cache) -> Tensor:
+        """Prompts that fill ``rows_B1`` from position 0: they see nothing but themselves."""
         q_BTHE, k_BTKE, v_BTKE = self._project(h_BTD, positions_BT)
-        self._store(rows_B[:, None], positions_BT, k_BTKE, v_BTKE)
+        _store(cache, rows_B1, positions_BT, k_BTKE, v_BTKE)
         q, k, v = (x_BTHE.transpose(1, 2) for x_BTHE in (q_BTHE, k_BTKE, v_BTKE))
         out_BHTE = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         return self._finish(h_BTD, out_BHTE.transpose(1, 2))
 
-    def extend(self, h_BTD: Tensor, positions_BT: Tensor, used: int) -> Tensor:
+    def extend(
+        self, h_BTD: Tensor, positions_BT: Tensor, rows_B1: Tensor, cache: Cache, used: int
+    ) -> Tensor:
         """All rows go on: new positions see their row's cache up to themselves."""
         q_BTHE, k_BTKE, v_BTKE = self._project(h_BTD, positions_BT)
-        self._store(self.all_rows_B1, positions_BT, k_BTKE, v_BTKE)
-        out_BTHE = self.attend(q_BTHE, self.k_BKME, self.v_BKME, positions_BT, used)
+        _store(cache, rows_B1, positions_BT, k_BTKE, v_BTKE)
+        out_BTHE = self.attend(q_BTHE, *cache, positions_BT, used)
         return self._finish(h_BTD, out_BTHE)
 
     def _project(self, h_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,9 +168,12 @@ class _CachedLayer(nn.Module):
         gate_BTF, up_BTF = self.gate_up(self.mlp_norm(h_BTD)).chunk(2, dim=2)
         return h_BTD + self.down(F.silu(gate_BTF) * up_BTF)
 
-    def _store(self, rows: Tensor, positions_BT: Tensor, k_BTKE: Tensor, v_BTKE: Tensor) -> None:
-        self.k_BKME[rows, :, positions_BT] = k_BTKE
-        self.v_BKME[rows, :, positions_BT] = v_BTKE
+
+def _store(
+    cache: Cache, rows_B1: Tensor, positions_BT: Tensor, k_BTKE: Tensor, v_BTKE: Tensor
+) -> None:
+    for kept_BKME, new_BTKE in zip(cache, (k_BTKE, v_BTKE), strict=True):
+        kept_BKME[rows_B1, :, positions_BT] = new_BTKE
 
 
 # Else the model's own weights would become tensors of inference mode.

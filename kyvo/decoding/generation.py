@@ -95,7 +95,7 @@ class Constraint:
 
 
 class _Rows:
-    """What every row has generated, where it stands, and the step that takes all on by a token."""
+    """What every row has generated and where it stands."""
 
     def __init__(
         self,
@@ -105,7 +105,11 @@ class _Rows:
         head_ids: Tensor | None,
         constraint: Constraint | None,
     ) -> None:
-        self.engine, self.sampling, self.eos = engine, settings.sampling, settings.eos
+        self.max_length, self.sampling, self.eos = (
+            engine.max_length,
+            settings.sampling,
+            settings.eos,
+        )
         self.head_ids, self.constraint = head_ids, constraint
         self.jumps = constraint is not None and constraint.forces_often
         new = settings.max_new_tokens
@@ -133,8 +137,11 @@ class _Rows:
         started_B[rows_B] = True
         self._append(chosen_B, started_B)
 
-    def step(self, used: int) -> None:
-        """One more id for every live row, and before it the one that the grammar forces."""
+    def next_tokens(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What the engine's next step takes: tokens and positions (B, T), the last place (B,).
+
+        Every live row's last id, and behind it the one that the grammar forces, if it does.
+        """
         last_B = self.ids_BN.gather(1, self.counts_B[:, None] - 1)[:, 0]
         position_B = self.starts_B + self.counts_B - 1
         tokens, positions = [last_B], [position_B]
@@ -148,8 +155,11 @@ class _Rows:
             index_B = is_forced_B.long()
             self._append(tokens[1], is_forced_B & self.live_B)
         # Ended rows go on writing to the last place of their own cache.
-        positions_BT = torch.stack(positions, 1).clamp(max=self.engine.max_length - 1)
-        logits_BC = self.engine.step(torch.stack(tokens, 1), positions_BT, index_B, used)
+        positions_BT = torch.stack(positions, 1).clamp(max=self.max_length - 1)
+        return torch.stack(tokens, 1), positions_BT, index_B
+
+    def take(self, logits_BC: Tensor) -> None:
+        """One more id for every live row."""
         self._append(self._choose(logits_BC, slice(None)), self.live_B)
 
     def _choose(self, logits_BC: Tensor, rows: Tensor | slice) -> Tensor:
@@ -192,14 +202,15 @@ class _Run:
         self.samples: list[int | None] = [None] * self.num_rows
         # Tokens of each row that a step may look at: prompt and generated ids.
         self.lengths = [0] * self.num_rows
-        self.rows = self._make_rows()
-        device = self.rows.engine.device
+        self.engine, self.rows = self._make_parts()
+        device = self.engine.device
         self.steps_per_look = _STEPS_PER_LOOK[device.type]
-        self.advance: Callable[[int], None] = self.rows.step
-        if device.type == "cuda":
-            self.advance = _graph(self.rows.step, self.max_length)
+        self.next_tokens, self.take = self.rows.next_tokens, self.rows.take
+        if settings.compiled:
+            self.next_tokens, self.take = torch.compile(self.next_tokens), torch.compile(self.take)
+        self.replay = _graph(self._advance, self.max_length) if device.type == "cuda" else None
 
-    def _make_rows(self) -> _Rows:
+    def _make_parts(self) -> tuple[DecodeEngine, _Rows]:
         settings, automaton = self.settings, self.settings.automaton
         device = settings.model.output.weight.device
         head_ids, constraint = None, None
@@ -214,7 +225,11 @@ class _Run:
             settings.quantization,
             settings.compiled,
         )
-        return _Rows(engine, self.num_rows, settings, head_ids, constraint)
+        return engine, _Rows(engine, self.num_rows, settings, head_ids, constraint)
+
+    def _advance(self, used: int) -> None:
+        tokens_BT, positions_BT, last_B = self.next_tokens()
+        self.take(self.engine.step(tokens_BT, positions_BT, last_B, used))
 
     @property
     def is_working(self) -> bool:
@@ -226,13 +241,13 @@ class _Run:
         if not self.waiting or len(free) < max(1, self.num_rows // 4):
             return
         chosen = [self.waiting.pop() for _ in free[: len(self.waiting)]]
-        rows, device = free[: len(chosen)], self.rows.engine.device
+        rows, device = free[: len(chosen)], self.engine.device
         prompts = [torch.from_numpy(self.prompts[i]) for i in chosen]
         starts = [len(prompt) for prompt in prompts]
         most = self.settings.max_new_tokens
         limits = [min(most, self.max_length - start) for start in starts]
         draws = torch.stack([self.settings.sampling.draws(self.seeds[i], most) for i in chosen])
-        logits_BC = self.rows.engine.prefill(prompts, rows)
+        logits_BC = self.engine.prefill(prompts, rows)
         rows_B, starts_B, limits_B = (
             torch.tensor(values, device=device) for values in (rows, starts, limits)
         )
@@ -244,21 +259,27 @@ class _Run:
         """Some more tokens for every row that has not ended."""
         longest, tokens = max(self.lengths), 2 if self.rows.jumps else 1
         for taken in range(self.steps_per_look):
-            self.advance(longest + tokens * (taken + 1) - 1)
+            if self.replay is None:
+                self._advance(longest + tokens * (taken + 1) - 1)
+            else:
+                self.replay()
 
     def collect_finished(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield samples that have ended and free their rows."""
         live, counts = self.rows.live_B.tolist(), self.rows.counts_B.tolist()
-        for row, sample in enumerate(self.samples):
-            if sample is None:
-                continue
+        working = [(row, sample) for row, sample in enumerate(self.samples) if sample is not None]
+        for row, sample in working:
             self.lengths[row] = len(self.prompts[sample]) + counts[row]
-            if not live[row]:
-                self.samples[row], self.lengths[row] = None, 0
-                yield sample, np.array(self.rows.ids_BN[row, : counts[row]].cpu())
+        ended = [(row, sample) for row, sample in working if not live[row]]
+        if not ended:
+            return
+        ids_BN = self.rows.ids_BN.cpu().numpy()
+        for row, sample in ended:
+            self.samples[row], self.lengths[row] = None, 0
+            yield sample, ids_BN[row, : counts[row]].copy()
 
 
-def _graph(step: Callable[[int], None], used: int) -> Callable[[int], None]:
+def _graph(step: Callable[[int], None], used: int) -> Callable[[], None]:
     """``step`` as a CUDA graph. No row is live yet, so the steps made meanwhile change nothing."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -269,4 +290,5 @@ def _graph(step: Callable[[int], None], used: int) -> Callable[[int], None]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step(used)
-    return lambda _used: graph.replay()
+    replay: Callable[[], None] = graph.replay
+    return replay

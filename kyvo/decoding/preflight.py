@@ -15,6 +15,7 @@ from kyvo.config import load_config
 from kyvo.data.dataset import KyvoDataset
 from kyvo.data.inspection import DATA_REMEDY, check_scenes
 from kyvo.decoding.config import GenerationConfig
+from kyvo.decoding.engine import PREFILL_TOKENS
 from kyvo.decoding.outputs import OutputReader
 from kyvo.decoding.results import ResultFiles, check_log
 from kyvo.devices import check_float8, check_memory, resolve_device
@@ -113,7 +114,7 @@ class GenerationPlan:
 
     @property
     def memory_bytes(self) -> int:
-        """Weights, the embedding as one table, the key-value cache, and logits."""
+        """Weights, the embedding as one table, key-value cache, logits, a pass over prompts."""
         item = resolve_dtype(self.config.precision).itemsize
         attention = self.model.layers[0].attn
         rows = min(self.config.batch_size, len(self.indices))
@@ -121,9 +122,11 @@ class GenerationPlan:
         per_token = 2 * len(self.model.layers) * attention.num_kv_heads * attention.head_dim
         size, width = self.model.output.weight.shape
         logits = rows * size * (item + 4)
-        return (
-            item * (num_parameters(self.model) + size * width + rows * length * per_token) + logits
-        )
+        # Gate, its activation, the other branch and the product; the stream, its norm and q, k, v.
+        per_prompt_token = 4 * self.model.layers[0].mlp.w1.out_features + 6 * width
+        prompt_tokens = min(rows * self.longest_prompt, PREFILL_TOKENS)
+        numbers = num_parameters(self.model) + size * width + rows * length * per_token
+        return item * (numbers + prompt_tokens * per_prompt_token) + logits
 
     @property
     def missing_bytes(self) -> int:

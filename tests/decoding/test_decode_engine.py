@@ -3,10 +3,14 @@
 Shapes: B samples, L positions, V ids.
 """
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
 from kyvo_stand_ins import CODES_PER_IMAGE, golden, golden_model, mini_codec, tiny_model
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from kyvo.decoding import DecodeEngine, Generator, Sampling
 from kyvo.decoding.attention import masked_attention
@@ -67,6 +71,55 @@ def test_greedy_decoding_equals_uncached_decoding(greedy, batch_size, order):
     assert sorted(place for place, _ in found) == list(range(len(prompts)))
     for place, ids in found:
         assert ids.tolist() == expected[places[place]]
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Counts what torch.compile traces, and runs it as it was traced."""
+    counter, compile_ = CompileCounterWithBackend("eager"), torch.compile
+    torch.compiler.reset()
+    monkeypatch.setattr(
+        torch,
+        "compile",
+        lambda function, dynamic=None, options=None: compile_(
+            function, backend=counter, dynamic=dynamic
+        ),
+    )
+    yield counter
+    torch.compiler.reset()
+
+
+def test_compiled_decoding_changes_no_token_and_compiles_little(greedy, graphs):
+    model, prompts, expected = greedy
+    compiled_before = []
+    for batch_size in (5, 3, 1, 13, 7, 4):
+        found = dict(Generator(model, EOS, 40, batch_size, compiled=True).generate(prompts))
+        assert [found[i].tolist() for i in range(len(prompts))] == expected
+        compiled_before.append(graphs.frame_count)
+    # One layer's graphs are all layers'; from the second batch size on, sizes are left open.
+    assert compiled_before[0] > 0
+    assert compiled_before[2] == compiled_before[-1]
+
+
+def test_a_compiled_engine_is_freed_with_its_last_user(graphs):
+    model = tiny_model()
+    engine = DecodeEngine(model, 3, 50, compiled=True)
+    with torch.inference_mode():
+        engine.prefill([torch.tensor([2, 3]), torch.tensor([4])], [0, 1])
+    cache = weakref.ref(engine._caches[0][0])
+    gc.disable()
+    try:
+        del engine
+        assert cache() is None
+    finally:
+        gc.enable()
+
+
+def test_long_prompts_are_read_in_parts(greedy, monkeypatch):
+    model, prompts, expected = greedy
+    monkeypatch.setattr("kyvo.decoding.engine.PREFILL_TOKENS", 70)
+    found = dict(Generator(model, EOS, 40, 13).generate(prompts))
+    assert [found[i].tolist() for i in range(len(prompts))] == expected
 
 
 def test_a_frozen_table_changes_no_token(greedy):
@@ -279,9 +332,9 @@ def test_constrained_decoding_on_the_gpu_equals_uncached_decoding_on_the_cpu(com
 @pytest.mark.gpu
 def test_greedy_decoding_on_the_gpu_equals_uncached_decoding_on_the_cpu(greedy):
     model, prompts, expected = greedy
-    found = {}
+    on_gpu, found = model_that_ends().to("cuda"), {}
+    on_gpu.load_state_dict(model.state_dict())
     for batch_size in (1, 5, 13):
-        generator = Generator(model.to("cuda"), EOS, 40, batch_size)
+        generator = Generator(on_gpu, EOS, 40, batch_size)
         found[batch_size] = [ids.tolist() for _, ids in sorted(generator.generate(prompts))]
-    model.to("cpu")
     assert found == dict.fromkeys(found, expected)

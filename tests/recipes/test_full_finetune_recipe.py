@@ -83,9 +83,10 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def without_compiling():
+def without_compiling(request):
     """torchao compiles its update, which takes a minute on a CPU and changes no value here."""
-    torch.compiler.set_stance("force_eager")
+    if request.node.get_closest_marker("gpu") is None:
+        torch.compiler.set_stance("force_eager")
     yield
     torch.compiler.set_stance("default")
 
