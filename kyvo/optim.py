@@ -5,6 +5,7 @@ directions with small gradients learn too. A parameter group with ``is_hidden: T
 Shapes: R rows, C columns, S the smaller of both, M matrices with the same S.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -62,6 +63,9 @@ class MuonAdamW(torch.optim.Optimizer):
         muon_lr: of Muon; about ten times as large.
         momentum: of Muon.
         weight_decay: decoupled, of both.
+
+    Raises:
+        ValueError: a rate or the decay is no number of 0 or more.
     """
 
     def __init__(
@@ -74,6 +78,9 @@ class MuonAdamW(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
     ) -> None:
+        for name, value in {"lr": lr, "muon_lr": muon_lr, "weight_decay": weight_decay}.items():
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"{name}: expected a number of 0 or more, found {value!r}")
         groups = [{"lr": muon_lr, **g} if g.get("is_hidden") else dict(g) for g in parameters]
         defaults = {"lr": lr, "betas": tuple(betas), "eps": eps, "momentum": momentum}
         super().__init__(groups, {**defaults, "weight_decay": weight_decay, "is_hidden": False})

@@ -120,7 +120,8 @@ def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokeni
     if path is None and vocabulary.shipped_tokenizer is None:
         raise InputError(
             f"vocabulary '{vocabulary.name}' needs its text tokenizer, and none was given. "
-            "Set tokenizer, such as ./llama-3-models/Llama3.2-1B/tokenizer.model."
+            "Give one as tokenizer, such as ./llama-3-models/Llama3.2-1B/tokenizer.model, or "
+            "choose a vocabulary that brings its own, such as mini."
         )
     chosen = _file_in(path) if path else _shipped(vocabulary)
     if chosen.is_dir():

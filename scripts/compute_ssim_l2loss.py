@@ -23,7 +23,10 @@ def _parser() -> argparse.ArgumentParser:
         "--generated_folder", type=Path, required=True, help="images named generated_NAME.png"
     )
     parser.add_argument(
-        "--groundtruth_folder", type=Path, required=True, help="true images named NAME.png"
+        "--groundtruth_folder",
+        type=Path,
+        required=True,
+        help="true images named NAME.png, or folders of ObjaWorld's environments",
     )
     parser.add_argument(
         "--output_folder", type=Path, required=True, help="where ssim_l2.txt and ssim_l2.json go"

@@ -148,7 +148,7 @@ class FullFinetuneRecipeSingleDevice3D:
         last = step == self.total_steps
         if last or step % config.log_every_n_steps == 0:
             self.watch.check()
-            values = self.meter.report(step, float(self.optimizer.param_groups[0]["lr"]))
+            values = self.meter.report(step, _learning_rate(self.optimizer))
             self.log.write(step, values)
             progress.write(log_line(step, self.total_steps, values))
         begun = time.perf_counter()
@@ -232,6 +232,11 @@ def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 def _is_multiple(step: int, every: int | None) -> bool:
     return every is not None and step % every == 0
+
+
+def _learning_rate(optimizer: torch.optim.Optimizer) -> float:
+    """That of ``optimizer.lr``; the first groups may have another, as Muon's has."""
+    return float(optimizer.param_groups[-1]["lr"])
 
 
 def _out_of_memory(batch: Batch) -> str:

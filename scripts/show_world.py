@@ -26,6 +26,8 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     if arguments.sheet is None and arguments.plots is None:
         raise InputError("nothing to draw: give --sheet, --plots or both.")
+    if arguments.count < 1:
+        raise InputError(f"--count {arguments.count}: expected 1 or more.")
     folder = arguments.world / arguments.split
     if arguments.sheet is not None:
         write_contact_sheet(folder, arguments.sheet, arguments.count)

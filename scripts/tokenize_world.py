@@ -13,6 +13,7 @@ from kyvo.data.layout import ReleasedLayout
 from kyvo.data.tokenization import WorldTokenizer
 from kyvo.data.world_tasks import tokenize_task
 from kyvo.devices import resolve_device
+from kyvo.errors import InputError
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codebook import save_codebook
 from kyvo.images.codec import ImageCodec
@@ -24,6 +25,8 @@ from kyvo.vocabulary import get_vocabulary
 def main(argv: Sequence[str]) -> None:
     """Parse, tokenise every split, put the VQGAN and the originals beside."""
     arguments = _parse(argv)
+    if arguments.image_size is not None and arguments.image_size < 1:
+        raise InputError(f"--image-size {arguments.image_size}: expected 1 or more.")
     vocabulary = get_vocabulary(arguments.vocabulary)
     vqgan = load_vqgan(arguments.vqgan)
     codec = SceneCodec(

@@ -1,5 +1,8 @@
 """MuonAdamW against torch's AdamW and a naive Muon."""
 
+from typing import Any
+
+import pytest
 import torch
 from torch import nn
 
@@ -99,3 +102,10 @@ def test_weights_of_one_shape_are_updated_on_their_own() -> None:
             optimizer.step()
     for first, second in zip(together, alone, strict=True):
         torch.testing.assert_close(first, second, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lr", "muon_lr", "weight_decay"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "abc"])
+def test_rates_that_are_no_rates_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected a number of 0 or more"):
+        MuonAdamW([{"params": _weights((2, 2))}], **{name: value})

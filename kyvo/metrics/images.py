@@ -5,6 +5,7 @@ given to skimage's SSIM sets its precision: float32 here, as in the released cod
 published figures are met to the last digit.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from kyvo.errors import InputError
 from kyvo.files import atomic_file, require_file, write_json
 
 _PREFIXES = ("generated_", "ground_truth_")
+_ENVIRONMENTS = re.compile(r"output-(?P<environment>.+)-large-10K-6")
+"""Folders of ObjaWorld's true images, which are told apart by it."""
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _MIN_SIDE = 7
 """Side of skimage's default SSIM window, in pixels."""
@@ -91,13 +94,15 @@ def image_similarity(generated_HW: np.ndarray, groundtruth_HW: np.ndarray) -> Im
 def score_images(generated_folder: Path | str, groundtruth_folder: Path | str) -> ImageScores:
     """Score every image of ``generated_folder`` against the one of its name.
 
-    A name is the file's, without suffix and without ``generated_`` or ``ground_truth_``.
+    A name is the file's, without suffix and without ``generated_`` or ``ground_truth_``. True
+    images may also lie as ObjaWorld's, ``output-ENVIRONMENT-large-10K-6/images/NAME.png``, and
+    then have the name ``NAME_ENVIRONMENT``.
 
     Raises:
         InputError: no images, a name twice, no true image of a name, an unreadable image.
     """
     generated = images_by_name(generated_folder, "generated images")
-    groundtruth = images_by_name(groundtruth_folder, "true images")
+    groundtruth = _true_images(Path(groundtruth_folder))
     missing = [name for name in generated if name not in groundtruth]
     if missing:
         raise InputError(
@@ -109,6 +114,16 @@ def score_images(generated_folder: Path | str, groundtruth_folder: Path | str) -
         for name, path in tqdm(generated.items(), desc="images", unit="image", disable=None)
     }
     return ImageScores(pairs, len(groundtruth) - len(generated))
+
+
+def _true_images(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for part in sorted(folder.glob("*/images")):
+        match = _ENVIRONMENTS.fullmatch(part.parent.name)
+        if match:
+            images = images_by_name(part, "true images")
+            found |= {f"{name}_{match['environment']}": path for name, path in images.items()}
+    return found or images_by_name(folder, "true images")
 
 
 def images_by_name(folder: Path | str, purpose: str) -> dict[str, Path]:

@@ -78,11 +78,17 @@ def write_distributions(folder: Path, output: Path) -> None:
     """Plot objects per scene, words, places, and kinds and answers of a split into a PNG.
 
     Raises:
-        InputError: the split has no items; MissingDependencyError without matplotlib.
+        InputError: the split has no items, or objects of another layout;
+            MissingDependencyError without matplotlib.
     """
     items = list(read_items(folder))
     scenes = [scene for item in items for scene in item.scenes]
     objects = [item for scene in scenes for item in scene["objects"]]
+    if not all("3d_coords" in item for item in objects):
+        raise InputError(
+            f"{folder}: its objects have no '3d_coords': plots are of worlds in CLEVR's or "
+            "ObjaWorld's layout only. Leave out --plots."
+        )
     counts: dict[str, Counter[Any]] = {
         "objects in a scene": Counter(len(scene["objects"]) for scene in scenes)
     }

@@ -94,8 +94,9 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: expected 1 or more, found {value}")
-        if self.num_workers < 0:
-            raise ValueError(f"num_workers: expected 0 or more, found {self.num_workers}")
+        for name in ("num_workers", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected 0 or more, found {getattr(self, name)}")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
             raise ValueError(
                 f"clip_grad_norm: expected more than 0, or null, found {self.clip_grad_norm}"

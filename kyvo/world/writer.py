@@ -7,12 +7,14 @@
 Edited pairs have such folders under SPLIT/source and SPLIT/target; what is said about an item lies
 in SPLIT/instructions or SPLIT/questions, one JSON file an item.
 
-Every file depends on the options and its own number alone, so a run can stop anywhere and go on.
+Every file depends on the options and its own number alone, so a run can stop anywhere and go on:
+it makes what is missing or cut short.
 """
 
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -35,6 +37,8 @@ from kyvo.world.sampler import SceneOptions
 from kyvo.world.tasks import WorldTask, get_task
 from kyvo.world.tracer import find_device
 
+_SEEDS = 2**63
+
 PNG_COMPRESSION = 3
 """Three times as fast as Pillow's default of 6, files a tenth larger."""
 
@@ -44,6 +48,8 @@ KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_":
 Otherwise a third of their time goes into page faults.
 """
 
+
+_FILE_ENDS = {".png": b"IEND\xaeB`\x82", ".json": b"}\n"}
 
 RENDERERS = ("tracer", "mitsuba")
 """What draws the pictures."""
@@ -128,6 +134,8 @@ def write_world(
             f"world: batch size {batch_size}, workers {workers}, samples per pixel "
             f"{options.samples_per_pixel}. Expected at least 1, 0 and 1."
         )
+    if not 0 <= options.seed < _SEEDS:
+        raise InputError(f"world: seed {options.seed}. Expected 0 or more, less than 2 ** 63.")
     find_device(device)
     task = get_task(options.task)
     possible = RENDERERS if task.has_mitsuba else RENDERERS[:1]
@@ -152,9 +160,10 @@ def _claim(folder: Path, options: WorldOptions) -> None:
     """Note the options in the folder, or check that they are those it was made with."""
     record = folder / "world.json"
     wanted = asdict(options)
-    if record.exists():
+    has_items = folder.is_dir() and any(path != record for path in folder.iterdir())
+    if has_items and record.exists():
         _check_same(record, read_json(record, "options of the world"), wanted)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif has_items:
         raise InputError(
             f"{folder} is not empty and has no world.json: it is not a world. "
             "Choose a new folder for --output."
@@ -198,13 +207,23 @@ def _text_path(split: Path, folder: str, name: str) -> Path:
 def _is_whole(split: Path, task: WorldTask, name: str) -> bool:
     scenes = (path for folder in task.scene_folders for path in _scene_paths(split, folder, name))
     texts = (_text_path(split, folder, name) for folder in task.text_folders)
-    return all(path.is_file() for path in (*scenes, *texts))
+    return all(_is_complete(path) for path in (*scenes, *texts))
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether the file is there with its end: after a power cut it may not be."""
+    end = _FILE_ENDS[path.suffix]
+    if not path.is_file() or path.stat().st_size < len(end):
+        return False
+    with path.open("rb") as stream:
+        stream.seek(-len(end), os.SEEK_END)
+        return stream.read() == end
 
 
 def _missing(
     folder: Path, task: WorldTask, splits: Mapping[str, int], batch_size: int
 ) -> Iterator[_Batch]:
-    """Yield the items that lack a file."""
+    """Yield the items that lack a file, or its end."""
     for split, count in splits.items():
         indices = [
             index
@@ -254,6 +273,15 @@ def _start_worker() -> None:
     """Leave Ctrl-C to the parent, which lets batches finish, and cores to the other workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its workers; they would wait for it for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _write_batch(folder: Path, options: WorldOptions, device: str, batch: _Batch) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from kyvo_stand_ins import tiny_model
+from torch.nn.attention import SDPBackend
 from torch.utils.flop_counter import FlopCounterMode
 
 from kyvo.data.batches import LossWeighting, collate
@@ -127,12 +128,14 @@ def test_cases_are_measured_beside_the_reference(tmp_path, capsys, monkeypatch):
     assert flops["ceiling"] == pytest.approx(found["ceilings"]["matmul_flops_per_s"] / 1e12)
 
 
-@pytest.mark.parametrize("undone", ["attention", "labels", "asking", "buckets", "cudnn"])
+@pytest.mark.parametrize("undone", ["attention", "labels", "asking", "buckets", "kernels"])
 def test_levers_taken_off_leave_the_losses_alike(tmp_path, undone):
     runner = training.Bench(training.MODELS["mini"], CPU, tmp_path, 40)
     workload = training.Workload("I-3", 8)
     losses = []
-    changed = training.Case(undone=undone, cudnn=undone == "cudnn")
+    changed = training.Case(undone=undone)
+    if undone == "kernels":
+        changed = training.Case(kernels=(SDPBackend.MATH,))
     for case in (training.Case(), changed):
         step, _ = runner.step(case)
         batches = list(zip(range(2), runner.batches(runner.open(workload), case, 8), strict=False))

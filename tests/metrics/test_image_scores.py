@@ -112,3 +112,13 @@ def test_unreadable_images_are_refused(tmp_path):
     save(tmp_path / "tiny.png", noise(1, 6, 9))
     with pytest.raises(InputError, match="9 x 6 pixels"):
         read_grey(tmp_path / "tiny.png")
+
+
+def test_true_images_may_lie_in_folders_of_objaworlds_environments(tmp_path):
+    for seed, environment in enumerate(("park", "livingroom")):
+        folder = tmp_path / "true" / f"output-{environment}-large-10K-6" / "images"
+        save(folder / "World_1.png", noise(seed))
+        save(tmp_path / "made" / f"generated_World_1_{environment}.png", noise(seed))
+    scores = score_images(tmp_path / "made", tmp_path / "true")
+    assert sorted(scores.pairs) == ["World_1_livingroom", "World_1_park"]
+    assert (scores.ssim, scores.l2) == pytest.approx((1, 0))

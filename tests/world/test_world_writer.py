@@ -1,7 +1,12 @@
 """Files of a world: the same bytes however they are made, resumable, guarded against mixing."""
 
 import json
+import os
 import runpy
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +78,56 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert contents(tmp_path) == complete
     assert kept.stat().st_mtime_ns == stamp
     assert write_world(tmp_path, {"train": 5}, OPTIONS).num_made == 1
+
+
+def test_files_without_their_end_are_made_again(tmp_path: Path) -> None:
+    write_world(tmp_path, {"train": 4}, OPTIONS)
+    complete = contents(tmp_path)
+    (tmp_path / "train/images/CLEVR_train_000001.png").write_bytes(b"")
+    half = complete["train/images/CLEVR_train_000002.png"][:-20]
+    (tmp_path / "train/images/CLEVR_train_000002.png").write_bytes(half)
+    (tmp_path / "train/scenes/CLEVR_train_000003.json").write_text("{")
+    summary = write_world(tmp_path, {"train": 4}, OPTIONS)
+    assert (summary.num_made, summary.num_found) == (3, 1)
+    assert contents(tmp_path) == complete
+
+
+def test_a_first_run_that_failed_leaves_the_folder_to_other_options(tmp_path: Path) -> None:
+    crowd = SceneOptions(min_objects=60, max_objects=60, height=16, width=16)
+    with pytest.raises(InputError, match="found no place"):
+        write_world(tmp_path, {"train": 1}, WorldOptions(crowd, 1, 4))
+    assert write_world(tmp_path, {"train": 1}, OPTIONS).num_made == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks into /proc")
+def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    splits = ("--splits", "train:3000", "--image-size", "16", "--workers", "2")
+    command = [sys.executable, str(SCRIPT), "--output", str(tmp_path), *splits]
+    with open(os.devnull, "w") as nowhere:
+        parent = subprocess.Popen(command, stdout=nowhere, stderr=nowhere)
+    try:
+        wait_until(lambda: any(tmp_path.glob("train/images/*.png")))
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        assert len(children) >= 2
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_until(lambda: not any(map(is_running, children)))
+
+
+def wait_until(is_true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def is_running(process: str) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
 
 
 def test_other_options_are_refused_with_both_values(tmp_path: Path) -> None:
