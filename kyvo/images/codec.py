@@ -102,15 +102,36 @@ class ImageCodec:
         title: str,
         progress: bool,
     ) -> np.ndarray:
-        """``function`` of every batch, one behind: its results are fetched during the next."""
-        parts: list[Tensor] = []
+        """``function`` of every batch; its results are taken while a GPU computes the next."""
+        taken: list[np.ndarray] = []
+        fetched: Callable[[], np.ndarray] | None = None
         for part in _batches(len(inputs), self.batch_size, title, progress):
             batch = torch.from_numpy(np.ascontiguousarray(inputs[part]))
-            found = function(self._padded(batch).to(self.device))[: len(batch)]
-            parts.append(found.to("cpu", non_blocking=True))
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return torch.cat(parts).numpy()
+            found = function(self._sent(self._padded(batch)))[: len(batch)]
+            earlier, fetched = fetched, self._fetched(found)
+            if earlier is not None:
+                taken.append(earlier())
+        assert fetched is not None
+        return np.concatenate([*taken, fetched()])
+
+    def _sent(self, batch: Tensor) -> Tensor:
+        """The batch there; from pinned memory, or the host would wait for all work before it."""
+        if self.device.type != "cuda":
+            return batch.to(self.device)
+        return batch.pin_memory().to(self.device, non_blocking=True)
+
+    def _fetched(self, found: Tensor) -> Callable[[], np.ndarray]:
+        """Start to copy ``found`` back; what is returned waits for that and gives it."""
+        if self.device.type != "cuda":
+            return found.numpy
+        pinned, event = found.to("cpu", non_blocking=True), torch.cuda.Event()
+        event.record()
+
+        def take() -> np.ndarray:
+            event.synchronize()
+            return pinned.numpy().copy()  # leaves the pinned memory to the next batches
+
+        return take
 
     def _padded(self, batch: Tensor) -> Tensor:
         """A compiled function wants batches of one size: the last one repeats its last item."""
