@@ -100,6 +100,10 @@ def atomic_file(path: Path | str, durable: bool = True) -> Iterator[Path]:
         os.replace(temporary, path)
         if durable:
             sync(path.parent)
+    except OSError as error:
+        # A full disk, noticed by a write, does not say of which file.
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """Files: one clear error on the way in, all or nothing on the way out."""
 
+import errno
 import json
 import os
 import pickle
@@ -268,3 +269,12 @@ def test_a_disk_without_room_is_told_with_both_figures(tmp_path: Path) -> None:
         check_free_space(tmp_path / "file/x", 1, "checkpoints")
     with pytest.raises(InputError, match=r"checkpoints: .*needs 1073741824.0 GiB, but .* are free"):
         check_free_space(tmp_path, 1 << 60, "checkpoints")
+
+
+def test_an_error_while_writing_names_the_file(tmp_path: Path) -> None:
+    def write_on_a_full_disk() -> None:
+        with atomic_file(tmp_path / "a.txt"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"a\.txt"):
+        write_on_a_full_disk()

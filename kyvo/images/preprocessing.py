@@ -30,8 +30,8 @@ def list_pictures(folder: Path) -> list[Path]:
     return paths
 
 
-def load_picture(path: Path, size: int) -> np.ndarray:
-    """Read a picture as uint8 (size, size, 3).
+def load_picture(path: Path, size: int | None = None) -> np.ndarray:
+    """Read a picture as uint8 (size, size, 3), or as it is (H, W, 3).
 
     The whole frame is squeezed into the square, never cropped: the image metrics compare whole
     frames. An alpha channel is dropped.
@@ -47,7 +47,8 @@ def load_picture(path: Path, size: int) -> np.ndarray:
                     f"picture: {path}: mode {picture.mode}, expected 8 bits per channel "
                     f"({', '.join(_EIGHT_BIT_MODES)}). Convert the file."
                 )
-            return np.array(_squeeze(picture.convert("RGB"), size))
+            whole = picture.convert("RGB")
+            return np.array(whole if size is None else _squeeze(whole, size))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"picture: {path}: not readable: {error}. Make it again.") from None
 

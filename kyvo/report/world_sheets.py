@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from kyvo.errors import InputError, MissingDependencyError
 from kyvo.files import atomic_file, read_json
-from kyvo.images.preprocessing import list_pictures
+from kyvo.images.preprocessing import list_pictures, load_picture
 
 _CELL = 2.6  # inches
 _CAPTION_WIDTH = 34  # characters beneath one picture
@@ -139,10 +138,7 @@ def _places(objects: Sequence[Mapping[str, Any]]) -> Callable[[Any], None]:
 
 def _side_by_side(paths: Sequence[Path]) -> np.ndarray:
     """Pictures in a row with a white gap, uint8 (H, W, 3)."""
-    pictures = []
-    for path in paths:
-        with Image.open(path) as image:
-            pictures.append(np.asarray(image.convert("RGB")))
+    pictures = [load_picture(path) for path in paths]
     gap = np.full((pictures[0].shape[0], max(pictures[0].shape[1] // 40, 1), 3), 255, np.uint8)
     parts = [part for picture in pictures for part in (picture, gap)]
     return np.concatenate(parts[:-1], axis=1)
