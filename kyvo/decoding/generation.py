@@ -170,16 +170,19 @@ class _Rows:
         return index_B if self.head_ids is None else self.head_ids[index_B]
 
     def _append(self, ids_B: Tensor, which_B: Tensor) -> None:
-        """Add an id to the rows ``which_B``; those that reach EOS or their limit end."""
+        """Add an id to the rows ``which_B``; those that reach EOS or their limit end.
+
+        All tensors are changed where they are: a CUDA graph knows them by their place.
+        """
         # What the other rows write here is never read: it lies behind their count.
         self.ids_BN.scatter_(1, self.counts_B[:, None], ids_B[:, None])
-        self.counts_B += which_B
+        self.counts_B.add_(which_B)
         if self.constraint is not None:
             ids_B = torch.where(which_B, ids_B, self.eos)
             moved_B = self.constraint.advance(self.states_B, ids_B)
             self.states_B.copy_(torch.where(which_B, moved_B, self.states_B))
         ends_B = (ids_B == self.eos) | (self.counts_B >= self.limits_B)
-        self.live_B &= ~(which_B & ends_B)
+        self.live_B.logical_and_(~(which_B & ends_B))
 
 
 class _Run:

@@ -3,6 +3,7 @@
 Shapes: B samples, L positions, V ids.
 """
 
+import dataclasses
 import gc
 import weakref
 
@@ -14,6 +15,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from kyvo.decoding import DecodeEngine, Generator, Sampling
 from kyvo.decoding.attention import masked_attention
+from kyvo.decoding.generation import _Run
 from kyvo.errors import InputError
 from kyvo.grammar import output_automaton
 from kyvo.sequences import get_task
@@ -99,6 +101,30 @@ def test_compiled_decoding_changes_no_token_and_compiles_little(greedy, graphs):
     # One layer's graphs are all layers'; from the second batch size on, sizes are left open.
     assert compiled_before[0] > 0
     assert compiled_before[2] == compiled_before[-1]
+
+
+@pytest.mark.parametrize("task", ["I-3", "3-I"])
+def test_compiled_steps_change_what_a_row_has_in_its_place(task, graphs, monkeypatch):
+    """And choose what the uncompiled ones choose."""
+    model, prompts = model_that_ends(), random_prompts(seed=5, count=4)
+    automaton = output_automaton(get_task(task), mini_codec(), CODES_PER_IMAGE)
+    places = set()
+    collect = _Run.collect_finished
+
+    def noting(run):
+        rows = run.rows
+        places.add(
+            tuple(t.data_ptr() for t in (rows.ids_BN, rows.counts_B, rows.states_B, rows.live_B))
+        )
+        return collect(run)
+
+    monkeypatch.setattr(_Run, "collect_finished", noting)
+    generator = Generator(model, EOS, 60, 3, automaton=automaton, compiled=True)
+    found = dict(generator.generate(prompts))
+    assert len(places) == 1
+    plain = dict(dataclasses.replace(generator, compiled=False).generate(prompts))
+    assert all((found[i] == plain[i]).all() for i in range(len(prompts)))
+    assert graphs.frame_count > 0
 
 
 def test_a_compiled_engine_is_freed_with_its_last_user(graphs):
