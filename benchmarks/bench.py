@@ -9,6 +9,7 @@ where every row has the fields of ``Row``, and what the script adds comes last, 
 
 import argparse
 import datetime
+import gc
 import os
 import platform
 import resource
@@ -17,7 +18,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,14 @@ def _seconds(function: Callable[[], Any], device: torch.device) -> float:
     return first.elapsed_time(last) / 1e3
 
 
+def clear() -> None:
+    """Forget the case before: its tensors, and what was compiled for it."""
+    torch.compiler.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Start a new peak; the peak of a process on the CPU is that since its start."""
     if device.type == "cuda":
@@ -181,12 +189,16 @@ def save(
         "ceilings": dict(measured_ceilings),
         "rows": [],
     }
-    for row in chain(rows, [None]):
-        if row is not None:
-            print(row, flush=True)
-            record["rows"].append(asdict(row))
+
+    def write() -> None:
         if output is not None:
             write_json(output, {**record, **(details or {})})
+
+    for row in rows:
+        print(row, flush=True)
+        record["rows"].append(asdict(row))
+        write()
+    write()
 
 
 def kernel_table(recorded: profile, top: int = 20) -> list[dict[str, Any]]:

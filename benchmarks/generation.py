@@ -16,7 +16,6 @@ token, over the copy and product rates measured in the same run.
 
 import argparse
 import dataclasses
-import gc
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -161,10 +160,7 @@ class Bench:
     def all_rows(self, chosen: Sequence[Case]) -> Iterator[bench.Row]:
         """The rows of every case that fits the device."""
         for case in chosen:
-            torch.compiler.reset()
-            gc.collect()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            bench.clear()
             try:
                 yield from self.rows(case)
             except torch.OutOfMemoryError:

@@ -7,7 +7,6 @@ is a step as the released code takes it (``training_reference.py``), in the same
 """
 
 import dataclasses
-import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from bench import (
     Row,
     argument_parser,
     ceilings,
+    clear,
     device_of,
     kernel_table,
     peak_memory,
@@ -343,14 +343,6 @@ def flops_of(model: KyvoModel, batch: Batch) -> float:
 def is_possible(changes: Mapping[str, Any], device: torch.device) -> bool:
     """Whether the device can do it: float8 products need a GPU."""
     return device.type == "cuda" or not changes.get("float8")
-
-
-def clear() -> None:
-    """Forget the case before: its tensors, and what was compiled for it."""
-    torch._dynamo.reset()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def rows_of(

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from kyvo.errors import InputError
 from kyvo.files import atomic_file, require_file, write_json
+from kyvo.metrics.scene_files import ENVIRONMENT_FOLDER
 
 _PREFIXES = ("generated_", "ground_truth_")
-_ENVIRONMENTS = re.compile(r"output-(?P<environment>.+)-large-10K-6")
-"""Folders of ObjaWorld's true images, which are told apart by it."""
+_ENVIRONMENTS = re.compile(ENVIRONMENT_FOLDER.format(environment="(?P<environment>.+)"))
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _MIN_SIDE = 7
 """Side of skimage's default SSIM window, in pixels."""

@@ -83,6 +83,9 @@ def _objaworld_object(item: dict[str, Any]) -> SceneObject:
     return {"shape": shape.split("-")[0], "3d_coords": [*position[:3], item.get("rotation")]}
 
 
+ENVIRONMENT_FOLDER = "output-{environment}-large-10K-6"
+"""The released ObjaWorld's folder of an environment's true scenes and pictures."""
+
 SCENE_FOLDERS: Mapping[str, SceneFolder] = {
     "clevr": SceneFolder(
         key=re.compile(r"(?P<name>[^/\\]+?)(\.png)?"),
@@ -93,7 +96,7 @@ SCENE_FOLDERS: Mapping[str, SceneFolder] = {
     "objaworld": SceneFolder(
         key=re.compile(r"(?P<name>[^/\\]+)\.png_(?P<environment>[^/\\]+)"),
         key_form="NAME.png_ENVIRONMENT",
-        path="output-{environment}-large-10K-6/scenes/{name}.json",
+        path=ENVIRONMENT_FOLDER + "/scenes/{name}.json",
         read_object=_objaworld_object,
     ),
 }

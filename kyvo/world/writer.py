@@ -48,7 +48,6 @@ KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_":
 Otherwise a third of their time goes into page faults.
 """
 
-
 _FILE_ENDS = {".png": b"IEND\xaeB`\x82", ".json": b"}\n"}
 
 RENDERERS = ("tracer", "mitsuba")
