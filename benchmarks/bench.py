@@ -25,8 +25,8 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import profile
 
-from kyvo.devices import resolve_device
-from kyvo.files import write_json
+from kyvo.common.devices import resolve_device
+from kyvo.common.files import write_json
 
 # Side of the square matrices, and bytes, that ceilings are measured with.
 _PRODUCT_SIDE = {"cuda": 8192, "cpu": 1024}

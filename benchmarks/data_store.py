@@ -25,9 +25,9 @@ import torch
 from bench import Row
 from tqdm import tqdm
 
-import kyvo.cli
-from kyvo.errors import InputError
-from kyvo.vocabulary import get_vocabulary
+import kyvo.common.cli
+from kyvo.common.errors import InputError
+from kyvo.tokens.vocabulary import get_vocabulary
 
 CODES_PER_IMAGE = 256
 IDS_PER_OBJECT = 14
@@ -38,7 +38,7 @@ OBJECT = (
 OPEN = ("from kyvo.data.store import open_store", "stores = [open_store(p, p) for p in arguments]")
 TOUCH = (OPEN[0], f"{OPEN[1]}; sum(int(store.ids.sum()) for store in stores)")
 DATASET = (
-    "from kyvo.data.dataset import kyvo_dataset; from kyvo.vocabulary import get_vocabulary",
+    "from kyvo.data.dataset import kyvo_dataset; from kyvo.tokens.vocabulary import get_vocabulary",
     "dataset = kyvo_dataset(vocabulary=get_vocabulary('clevr'), task='I-3', "
     "image_source=arguments[0], three_d_source=arguments[1])",
 )
@@ -135,4 +135,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

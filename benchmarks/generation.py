@@ -28,16 +28,16 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-import kyvo.cli
-from kyvo.config import load_config
+import kyvo.common.cli
+from kyvo.common.config import load_config
 from kyvo.decoding import GenerationConfig, Generator, load_model, plan_generation
+from kyvo.decoding.grammar import Automaton, output_automaton
 from kyvo.decoding.quantization import Quantization
 from kyvo.decoding.run import make_generator
-from kyvo.grammar import Automaton, output_automaton
 from kyvo.models import KyvoModel, kyvo_model, llama3_2_1b, resolve_dtype
 from kyvo.scenes import SceneCodec, get_schema
-from kyvo.sequences import get_task
-from kyvo.vocabulary import SCENE_END, get_vocabulary
+from kyvo.tokens.sequences import get_task
+from kyvo.tokens.vocabulary import SCENE_END, get_vocabulary
 
 CODES_PER_IMAGE = 256
 VOCABULARY = get_vocabulary("clevr")
@@ -300,7 +300,7 @@ def _generate(path: Path, overrides: Sequence[str]) -> dict[int, np.ndarray]:
 
 
 def main(argv: Sequence[str]) -> None:
-    arguments, overrides = kyvo.cli.split_overrides(argv)
+    arguments, overrides = kyvo.common.cli.split_overrides(argv)
     args = _parser().parse_args(arguments)
     device = bench.device_of(args)
     details: dict[str, object] = {}
@@ -328,4 +328,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

@@ -18,9 +18,9 @@ from typing import Any
 
 from bench import Row
 
-import kyvo.cli
-from kyvo.errors import InputError, MissingDependencyError
-from kyvo.files import atomic_file, read_json
+import kyvo.common.cli
+from kyvo.common.errors import InputError, MissingDependencyError
+from kyvo.common.files import atomic_file, read_json
 from kyvo.report.plots import INK, PALETTE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -322,4 +322,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import orjson
 
-import kyvo.cli
+import kyvo.common.cli
 
 # Fields of /proc/self/status: the peak, and what the process holds now in all, of its own memory,
 # and of mapped files. The kernel can take the pages of mapped files back at any time.
@@ -39,4 +39,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

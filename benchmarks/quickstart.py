@@ -21,8 +21,8 @@ import orjson
 import torch
 from bench import Row
 
-import kyvo.cli
-from kyvo.files import read_json, require_file
+import kyvo.common.cli
+from kyvo.common.files import read_json, require_file
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG = "stages.log"
@@ -142,4 +142,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

@@ -18,10 +18,10 @@ from bench import Row
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-import kyvo.cli
-from kyvo.files import atomic_file
+import kyvo.common.cli
+from kyvo.common.files import atomic_file
 from kyvo.world import SceneOptions, render, sample_scene
-from kyvo.world.mitsuba_renderer import EXPOSURE, render_with_mitsuba
+from kyvo.world.render.mitsuba import EXPOSURE, render_with_mitsuba
 
 
 def decode_srgb(levels: np.ndarray) -> np.ndarray:
@@ -101,4 +101,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

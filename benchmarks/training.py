@@ -36,12 +36,13 @@ from torch.profiler import ProfilerActivity, profile
 from training_data import Shape, open_task, write_data
 from training_reference import dense_labels, reference_loss, use_torchtunes_attention
 
-import kyvo.cli
-from kyvo.config import Component
+import kyvo.common.cli
+from kyvo.common.config import Component
+from kyvo.common.errors import InputError
 from kyvo.data.batches import Batch, LossWeighting, length_buckets, make_loader
 from kyvo.data.dataset import KyvoDataset
-from kyvo.errors import InputError
 from kyvo.models import KyvoModel
+from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training import (
     LossConfig,
     TrainingConfig,
@@ -53,7 +54,6 @@ from kyvo.training import (
     loss_weight,
 )
 from kyvo.training.runtime import weight_dtype
-from kyvo.vocabulary import get_vocabulary
 
 FORMULA = (
     "FLOPs of a step: 6 x matrix parameters of the layers x real tokens, of the last layer's "
@@ -452,4 +452,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

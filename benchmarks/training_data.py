@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from kyvo.common.files import write_json
 from kyvo.data.dataset import KyvoDataset, kyvo_dataset
-from kyvo.files import write_json
-from kyvo.vocabulary import Vocabulary
+from kyvo.tokens.vocabulary import Vocabulary
 
 IDS_PER_OBJECT = 14
 # Marker ids around a scene, and around a text.

@@ -15,8 +15,8 @@ from torchtune.modules import MultiHeadAttention
 
 from kyvo.data.batches import Batch
 from kyvo.models import KyvoModel
-from kyvo.sequences import IGNORED_LABEL
-from kyvo.vocabulary import Vocabulary
+from kyvo.tokens.sequences import IGNORED_LABEL
+from kyvo.tokens.vocabulary import Vocabulary
 
 
 def use_torchtunes_attention(model: KyvoModel) -> None:

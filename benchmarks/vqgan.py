@@ -23,8 +23,8 @@ from bench import Row
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-import kyvo.cli
-from kyvo.errors import InputError
+import kyvo.common.cli
+from kyvo.common.errors import InputError
 from kyvo.images.codec import CodecPrecision, ImageCodec
 from kyvo.images.preprocessing import to_model_range, to_uint8
 from kyvo.images.vqgan import VQGAN, VQGANConfig
@@ -242,4 +242,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

@@ -29,9 +29,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import kyvo.cli
-from kyvo.errors import InputError
-from kyvo.world import SceneOptions, render, sample_scene, tracer
+import kyvo.common.cli
+from kyvo.common.errors import InputError
+from kyvo.world import SceneOptions, render, sample_scene
+from kyvo.world.render import tracer
 from kyvo.world.tasks import TASKS, scene_options
 from kyvo.world.writer import PNG_COMPRESSION, WorldOptions, write_world
 
@@ -230,4 +231,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import kyvo.cli
+import kyvo.common.cli
 from kyvo.metrics.jaccard import parse_taus, score_scenes
 from kyvo.metrics.scene_files import DATASETS, METHODS, find_predictions, load_evaluation
 
@@ -69,4 +69,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

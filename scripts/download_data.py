@@ -7,9 +7,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import kyvo.cli
-from kyvo.data.download import RELEASED_REPOSITORY, choose, download, list_files, verify
-from kyvo.data.layout import PARTS
+import kyvo.common.cli
+from kyvo.prepare.download import RELEASED_REPOSITORY, choose, download, list_files, verify
+from kyvo.prepare.layout import PARTS
 
 
 def main(argv: Sequence[str]) -> None:
@@ -54,4 +54,4 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

@@ -9,17 +9,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import kyvo.cli
+import kyvo.common.cli
 from kyvo.evaluation import evaluate, main_table
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse, evaluate, print the table."""
-    argv, overrides = kyvo.cli.split_overrides(argv)
+    argv, overrides = kyvo.common.cli.split_overrides(argv)
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog=kyvo.cli.OVERRIDES_HELP,
+        epilog=kyvo.common.cli.OVERRIDES_HELP,
     )
     add = parser.add_argument
     add(
@@ -48,4 +48,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

@@ -13,12 +13,12 @@ from itertools import islice
 import torch
 from tqdm import tqdm
 
-import kyvo.cli
-from kyvo.config import load_config
+import kyvo.common.cli
+from kyvo.common.config import load_config
+from kyvo.common.errors import InputError
+from kyvo.common.files import atomic_file, folder_lock
 from kyvo.data.batches import Batch, LossWeighting, length_buckets, make_loader
 from kyvo.data.dataset import KyvoDataset
-from kyvo.errors import InputError
-from kyvo.files import atomic_file, folder_lock
 from kyvo.models import (
     latest_checkpoint,
     load_released_state,
@@ -251,9 +251,9 @@ def _out_of_memory(batch: Batch) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Parse, build, train."""
-    argv, overrides = kyvo.cli.split_overrides(argv)
+    argv, overrides = kyvo.common.cli.split_overrides(argv)
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog=kyvo.cli.OVERRIDES_HELP
+        description=__doc__.splitlines()[0], epilog=kyvo.common.cli.OVERRIDES_HELP
     )
     parser.add_argument("--config", required=True, help="yaml file of the run")
     config = load_config(TrainingConfig, parser.parse_args(argv).config, overrides)
@@ -267,4 +267,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

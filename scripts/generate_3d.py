@@ -9,15 +9,15 @@ are all checked first, then run one after another; they share the model where th
 import argparse
 from collections.abc import Sequence
 
-import kyvo.cli
+import kyvo.common.cli
 from kyvo.decoding import plan_generations, run_generations
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse, check, generate, print what came out."""
-    argv, overrides = kyvo.cli.split_overrides(argv)
+    argv, overrides = kyvo.common.cli.split_overrides(argv)
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog=kyvo.cli.OVERRIDES_HELP
+        description=__doc__.splitlines()[0], epilog=kyvo.common.cli.OVERRIDES_HELP
     )
     parser.add_argument(
         "--config", nargs="+", action="extend", required=True, help="yaml files of the runs"
@@ -31,4 +31,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

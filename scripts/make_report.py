@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import kyvo.cli
+import kyvo.common.cli
 from kyvo.report import write_report
 from kyvo.report.inputs import add_flags, from_flags
 from kyvo.world import render
@@ -22,4 +22,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

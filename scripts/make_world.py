@@ -10,8 +10,8 @@ import argparse
 import os
 from collections.abc import Sequence
 
-import kyvo.cli
-from kyvo.world.sampler import WORDS
+import kyvo.common.cli
+from kyvo.world.clevr.sampler import WORDS
 from kyvo.world.tasks import TASKS, scene_options
 from kyvo.world.writer import RENDERERS, WorldOptions, parse_splits, write_world
 
@@ -81,4 +81,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

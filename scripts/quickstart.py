@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import kyvo.cli
-from kyvo.config import load_config
-from kyvo.errors import InputError
-from kyvo.files import read_json, write_json
+import kyvo.common.cli
+from kyvo.common.config import load_config
+from kyvo.common.errors import InputError
+from kyvo.common.files import read_json, write_json
 
 CONFIG = "configs/mini/quickstart.yaml"
 
@@ -93,4 +93,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

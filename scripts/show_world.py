@@ -7,8 +7,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import kyvo.cli
-from kyvo.errors import InputError
+import kyvo.common.cli
+from kyvo.common.errors import InputError
 from kyvo.report.world_sheets import write_contact_sheet, write_distributions
 
 
@@ -38,4 +38,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

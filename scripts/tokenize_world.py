@@ -8,18 +8,18 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import kyvo.cli
-from kyvo.data.layout import ReleasedLayout
-from kyvo.data.tokenization import WorldTokenizer
-from kyvo.data.world_tasks import tokenize_task
-from kyvo.devices import resolve_device
-from kyvo.errors import InputError
+import kyvo.common.cli
+from kyvo.common.devices import resolve_device
+from kyvo.common.errors import InputError
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codebook import save_codebook
 from kyvo.images.codec import ImageCodec
+from kyvo.prepare.layout import ReleasedLayout
+from kyvo.prepare.tokenization import WorldTokenizer
+from kyvo.prepare.world_tasks import tokenize_task
 from kyvo.scenes import SceneCodec, get_schema
-from kyvo.text import load_text_tokenizer
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.text_tokenizer import load_text_tokenizer
+from kyvo.tokens.vocabulary import get_vocabulary
 
 
 def main(argv: Sequence[str]) -> None:
@@ -88,4 +88,4 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

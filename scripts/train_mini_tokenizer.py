@@ -1,6 +1,6 @@
 """Train the small text tokenizer that ships with the package, on the world's own sentences.
 
-python3 scripts/train_mini_tokenizer.py --output kyvo/mini_tokenizer.json
+python3 scripts/train_mini_tokenizer.py --output kyvo/tokens/mini_tokenizer.json
 """
 
 import argparse
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-import kyvo.cli
-from kyvo.files import atomic_file
-from kyvo.vocabulary import get_vocabulary
+import kyvo.common.cli
+from kyvo.common.files import atomic_file
+from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.world.sentences import sample_sentences
 
 
@@ -39,4 +39,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

@@ -6,15 +6,15 @@ Writes OUTPUT/metrics.jsonl, OUTPUT/codebook.npy and the model's run folder OUTP
 import argparse
 from collections.abc import Sequence
 
-import kyvo.cli
-from kyvo.config import load_config
-from kyvo.images.training import VQGANTrainingConfig, plan_vqgan, train_vqgan
+import kyvo.common.cli
+from kyvo.common.config import load_config
+from kyvo.training.vqgan.recipe import VQGANTrainingConfig, plan_vqgan, train_vqgan
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse ``argv``, train, and say where the model is."""
-    argv, overrides = kyvo.cli.split_overrides(argv)
-    parser = argparse.ArgumentParser(description=__doc__, epilog=kyvo.cli.OVERRIDES_HELP)
+    argv, overrides = kyvo.common.cli.split_overrides(argv)
+    parser = argparse.ArgumentParser(description=__doc__, epilog=kyvo.common.cli.OVERRIDES_HELP)
     parser.add_argument("--config", required=True, help="yaml file of the run")
     config = load_config(VQGANTrainingConfig, parser.parse_args(argv).config, overrides)
     print(plan_vqgan(config))
@@ -24,4 +24,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

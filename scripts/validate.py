@@ -9,15 +9,15 @@ Training and generation make the same checks as they start.
 import argparse
 from collections.abc import Sequence
 
-import kyvo.cli
-from kyvo.preflight import validate
+import kyvo.common.cli
+from kyvo.plan import validate
 
 
 def main(argv: Sequence[str]) -> None:
     """Parse, check, print what each run would do."""
-    argv, overrides = kyvo.cli.split_overrides(argv)
+    argv, overrides = kyvo.common.cli.split_overrides(argv)
     parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog=kyvo.cli.OVERRIDES_HELP
+        description=__doc__.splitlines()[0], epilog=kyvo.common.cli.OVERRIDES_HELP
     )
     parser.add_argument("configs", nargs="+", metavar="config", help="yaml files")
     for path, summary in validate(parser.parse_args(argv).configs, overrides).items():
@@ -25,4 +25,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

@@ -12,12 +12,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import kyvo.cli
-from kyvo.data.layout import ReleasedLayout
-from kyvo.data.validation import Findings, check_codec, check_tokens, check_world
+import kyvo.common.cli
+from kyvo.prepare.layout import ReleasedLayout
+from kyvo.prepare.validation import Findings, check_codec, check_tokens, check_world
 from kyvo.scenes import SceneCodec, get_schema
-from kyvo.text import load_text_tokenizer
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.text_tokenizer import load_text_tokenizer
+from kyvo.tokens.vocabulary import get_vocabulary
 
 
 def main(argv: Sequence[str]) -> None:
@@ -69,4 +69,4 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    kyvo.cli.run(main)
+    kyvo.common.cli.run(main)

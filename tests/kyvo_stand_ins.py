@@ -15,11 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import kyvo.cli
+import kyvo.common.cli
 from kyvo.models import KyvoModel, kyvo_model
 from kyvo.scenes import SceneCodec, get_schema
-from kyvo.text import load_text_tokenizer
-from kyvo.vocabulary import TEXT_END, TEXT_START, get_vocabulary
+from kyvo.tokens.text_tokenizer import load_text_tokenizer
+from kyvo.tokens.vocabulary import TEXT_END, TEXT_START, get_vocabulary
 
 # Models this small are many times slower when several threads share their work.
 torch.set_num_threads(1)
@@ -116,7 +116,7 @@ def refusal_of(
     monkeypatch.setattr(sys, "argv", ["command", *arguments])
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_status:
-        kyvo.cli.run(main)
+        kyvo.common.cli.run(main)
     assert exit_status.value.code == 1
     message = capsys.readouterr().err
     assert message.startswith("error: ")

@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from kyvo.scenes import SCHEMAS, Axis, SceneCodec, Schema, WordField
-from kyvo.text import load_text_tokenizer
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.text_tokenizer import load_text_tokenizer
+from kyvo.tokens.vocabulary import get_vocabulary
 
 MINI = get_vocabulary("mini")
 # The released numbers and markers above the small tokenizer's text block.

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from kyvo.config import load_config
+from kyvo.common.config import load_config
+from kyvo.common.errors import InputError
 from kyvo.decoding import GenerationConfig
-from kyvo.errors import InputError
 from kyvo.evaluation.table import load_table
-from kyvo.images.training import VQGANTrainingConfig
 from kyvo.training import TrainingConfig
+from kyvo.training.vqgan.recipe import VQGANTrainingConfig
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"

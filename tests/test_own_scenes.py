@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kyvo.files import read_json
+from kyvo.common.files import read_json
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs/own-scenes"

@@ -1,4 +1,4 @@
-"""Token stores, the data set and its batches.
+"""Reading for training and generation: token stores, the data set and its batches.
 
-Nothing is imported here: the store, the tokenisation and the download need no torch.
+Nothing is imported here: the store needs no torch.
 """

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from kyvo.data.dataset import KyvoDataset
-from kyvo.sequences import IGNORED_LABEL, Sample
+from kyvo.tokens.sequences import IGNORED_LABEL, Sample
 
 PAD_ID = 0
 # Batches whose samples are sorted by length together: long enough that padding nearly vanishes,

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
+from kyvo.common.errors import InputError, Problems
 from kyvo.data.store import TokenStore, common_keys, open_store
-from kyvo.errors import InputError, Problems
-from kyvo.sequences import CentreFirst, Sample, Segment, SequenceBuilder, get_task
-from kyvo.vocabulary import Vocabulary
+from kyvo.tokens.sequences import CentreFirst, Sample, Segment, SequenceBuilder, get_task
+from kyvo.tokens.vocabulary import Vocabulary
 
 UNIFIED = "UNIFIED"
 

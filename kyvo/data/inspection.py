@@ -1,9 +1,9 @@
 """A look into a data set: do its scenes read back under the schema and vocabulary of the run?"""
 
+from kyvo.common.errors import InputError
 from kyvo.data.dataset import KyvoDataset
-from kyvo.errors import InputError
 from kyvo.scenes import ParseReport, SceneCodec
-from kyvo.sequences import Segment
+from kyvo.tokens.sequences import Segment
 
 _NUM_SCENES = 100
 DATA_REMEDY = "Fetch the released data set with scripts/download_data.py, or set data_root"

@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from kyvo.errors import InputError
-from kyvo.files import require_file
+from kyvo.common.errors import InputError
+from kyvo.common.files import require_file
 
 # Strings (so that brackets inside them do not count) and brackets: all that nesting depends on.
 # A quote alone opens a string that the file's end cuts off.

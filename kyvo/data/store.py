@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import orjson
 
+from kyvo.common.errors import InputError
+from kyvo.common.files import map_array, require_file
 from kyvo.data.json_stream import iterate_entries
-from kyvo.errors import InputError
-from kyvo.files import map_array, require_file
 
 _FORMAT = 2
 _ARRAYS = ("keys", "ids", "offsets", "distinct", "strings", "string_offsets")

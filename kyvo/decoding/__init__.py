@@ -4,7 +4,7 @@ from kyvo.decoding.config import GenerationConfig
 from kyvo.decoding.engine import DecodeEngine
 from kyvo.decoding.generation import Generator
 from kyvo.decoding.outputs import Output, OutputReader
-from kyvo.decoding.preflight import GenerationPlan, plan_generation, plan_generations
+from kyvo.decoding.plan import GenerationPlan, plan_generation, plan_generations
 from kyvo.decoding.results import ResultFiles, ResultsLog
 from kyvo.decoding.run import GenerationSummary, load_model, run_generation, run_generations
 from kyvo.decoding.sampling import GREEDY, Sampling

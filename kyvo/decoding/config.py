@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 import torch
 
-from kyvo.config import Component, From
+from kyvo.common.config import Component, From
+from kyvo.common.devices import resolve_precision
+from kyvo.common.errors import Problems
 from kyvo.decoding.quantization import Quantization
 from kyvo.decoding.sampling import GREEDY, Sampling
-from kyvo.devices import resolve_precision
-from kyvo.errors import Problems
 from kyvo.scenes import get_schema
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.vocabulary import get_vocabulary
 
 _LEAST = {"max_new_tokens": 1, "batch_size": 1, "num_samples": 1, "first_sample": 0}
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kyvo.common.errors import InputError
 from kyvo.decoding.engine import DecodeEngine
+from kyvo.decoding.grammar import Automaton
 from kyvo.decoding.quantization import Quantization
 from kyvo.decoding.sampling import GREEDY, Sampling
-from kyvo.errors import InputError
-from kyvo.grammar import Automaton
 from kyvo.models import KyvoModel
 
 # Steps between two looks at which rows have ended: a look makes a GPU wait, a late one wastes

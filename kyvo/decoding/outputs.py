@@ -10,8 +10,8 @@ import numpy as np
 
 from kyvo.images.order import centre_first
 from kyvo.scenes import ParseReport, SceneCodec, SceneObject
-from kyvo.sequences import CentreFirst, Segment, Task
-from kyvo.vocabulary import (
+from kyvo.tokens.sequences import CentreFirst, Segment, Task
+from kyvo.tokens.vocabulary import (
     IMAGE_END,
     IMAGE_START,
     SCENE_END,

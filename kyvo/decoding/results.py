@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import orjson
 
+from kyvo.common.errors import InputError
+from kyvo.common.files import check_output_name, write_array, write_json
 from kyvo.data.dataset import KyvoDataset
 from kyvo.decoding.outputs import OutputReader, decode_with_markers
-from kyvo.errors import InputError
-from kyvo.files import check_output_name, write_array, write_json
 from kyvo.scenes import ParseReport
-from kyvo.sequences import Segment
+from kyvo.tokens.sequences import Segment
 
 _IMAGE_KINDS = ("generated", "ground_truth")
 # A sample's share of the log and of the JSON files, generously.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from kyvo.common.files import folder_lock
 from kyvo.decoding.generation import Generator
-from kyvo.decoding.preflight import GenerationPlan
+from kyvo.decoding.grammar import output_automaton
+from kyvo.decoding.plan import GenerationPlan
 from kyvo.decoding.results import ResultsLog
-from kyvo.files import folder_lock
-from kyvo.grammar import output_automaton
 from kyvo.models import KyvoModel, load_released, resolve_dtype
 from kyvo.scenes import ParseReport
 

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from kyvo.common.files import atomic_file, write_json
 from kyvo.evaluation.measure import Measurement, Result
 from kyvo.evaluation.table import METRICS
-from kyvo.files import atomic_file, write_json
 
 _SHARES = {
     "objects_read": ("objects read whole", "{:.4f}"),

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from kyvo.common.errors import InputError
+from kyvo.common.files import check_free_space
 from kyvo.decoding import plan_generations, run_generations
-from kyvo.errors import InputError
 from kyvo.evaluation.measure import Result, measure
 from kyvo.evaluation.report import write_report
 from kyvo.evaluation.table import check_rows, choose_rows, load_table
-from kyvo.files import check_free_space
 
 OWN = "here"
 """Name of the column where every config brings its own checkpoint."""

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kyvo.config import load_config, suggest
+from kyvo.common.config import load_config, suggest
+from kyvo.common.errors import InputError, Problems
 from kyvo.decoding import GenerationPlan, plan_generations
-from kyvo.errors import InputError, Problems
 from kyvo.images.embedding_files import find_vqgan
 
 # Metric: how it is called, how it is written.

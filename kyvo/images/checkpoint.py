@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from kyvo.config import build_config
-from kyvo.errors import InputError
-from kyvo.files import atomic_file, check_output_name, require_file
+from kyvo.common.config import build_config
+from kyvo.common.errors import InputError
+from kyvo.common.files import atomic_file, check_output_name, require_file
+from kyvo.common.weight_files import check_weights, read_state_dict
 from kyvo.images.vqgan import VQGAN, VQGANConfig
-from kyvo.tensors import check_weights, read_state_dict
 
 _TARGETS = {"nearest": "taming.models.vqgan.VQModel", "gumbel": "taming.models.vqgan.GumbelVQ"}
 _OWN_PARAMS = ("embed_dim", "n_embed")

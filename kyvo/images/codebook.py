@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kyvo.errors import InputError
-from kyvo.files import read_array, write_array
+from kyvo.common.errors import InputError
+from kyvo.common.files import read_array, write_array
 
 
 def load_codebook(path: Path | str, num_codes: int, dim: int | None = None) -> np.ndarray:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from kyvo.devices import resolve_precision
-from kyvo.errors import InputError
+from kyvo.common.devices import resolve_precision
+from kyvo.common.errors import InputError
 from kyvo.images.preprocessing import to_model_range, to_uint8
 from kyvo.images.vqgan import VQGAN
 

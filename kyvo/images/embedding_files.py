@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from kyvo.errors import InputError
-from kyvo.files import atomic_file, read_array
+from kyvo.common.errors import InputError
+from kyvo.common.files import atomic_file, read_array
 from kyvo.images.codec import ImageCodec
 from kyvo.images.vqgan import VQGANConfig
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kyvo.errors import InputError
-from kyvo.files import require_file
+from kyvo.common.errors import InputError
+from kyvo.common.files import require_file
 
 _EIGHT_BIT_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.images.layers import BlockOptions, Decoder, Encoder, pyramid
 from kyvo.images.quantizers import GumbelQuantizer, NearestQuantizer
 

@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kyvo.errors import InputError
-from kyvo.files import read_json, write_json
+from kyvo.common.errors import InputError
+from kyvo.common.files import read_json, write_json
 from kyvo.metrics.fields import expect, take
 
 _MARKERS = ("[TEXT-START]", "[TEXT-END]", "<|end_of_text|>")

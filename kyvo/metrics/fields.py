@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 
 T = TypeVar("T")
 _NAMES: Mapping[type, str] = {

@@ -17,8 +17,8 @@ from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 from tqdm import tqdm
 
-from kyvo.errors import InputError
-from kyvo.files import atomic_file, require_file, write_json
+from kyvo.common.errors import InputError
+from kyvo.common.files import atomic_file, require_file, write_json
 from kyvo.metrics.scene_files import ENVIRONMENT_FOLDER
 
 _PREFIXES = ("generated_", "ground_truth_")

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from kyvo.errors import InputError
-from kyvo.files import atomic_file, write_json
+from kyvo.common.errors import InputError
+from kyvo.common.files import atomic_file, write_json
 from kyvo.metrics.matching import MatchingRule, match_objects
 from kyvo.metrics.scene_files import Evaluation, ScenePair
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 
 SceneObject = Mapping[str, Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kyvo.errors import InputError
-from kyvo.files import read_json
+from kyvo.common.errors import InputError
+from kyvo.common.files import read_json
 from kyvo.metrics.fields import expect, take
 from kyvo.metrics.matching import RULES, MatchingRule, SceneObject, rule_of
 

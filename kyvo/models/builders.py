@@ -13,8 +13,8 @@ from torchtune.models.llama3._component_builders import llama3_mlp
 from torchtune.models.llama3_1 import Llama3ScaledRoPE
 from torchtune.modules import TransformerDecoder, TransformerSelfAttentionLayer
 
-from kyvo.config import Component
-from kyvo.errors import InputError
+from kyvo.common.config import Component
+from kyvo.common.errors import InputError
 from kyvo.models.attention import Attention
 from kyvo.models.embedding import (
     ImageProjection,
@@ -23,7 +23,7 @@ from kyvo.models.embedding import (
     sin_cos_table,
 )
 from kyvo.models.norm import RMSNorm
-from kyvo.vocabulary import Vocabulary
+from kyvo.tokens.vocabulary import Vocabulary
 
 
 class KyvoModel(TransformerDecoder):

@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kyvo.errors import InputError
-from kyvo.files import file_hash, read_json, sync, write_json
-from kyvo.tensors import read_safetensors
+from kyvo.common.errors import InputError
+from kyvo.common.files import file_hash, read_json, sync, write_json
+from kyvo.common.weight_files import read_safetensors
 
 MODEL, OPTIMIZER, STATE, MANIFEST = (
     "model.safetensors",

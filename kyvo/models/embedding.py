@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kyvo.vocabulary import Vocabulary
+from kyvo.tokens.vocabulary import Vocabulary
 
 NumberEmbedding = Literal["sin_cos_plus_learned", "sin_cos", "learned"]
 ImageProjection = Literal["linear", "mlp"]

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torchtune.models.convert_weights import hf_to_tune, meta_to_tune, tune_to_meta
 
-from kyvo.errors import InputError
-from kyvo.files import read_json, require_file
+from kyvo.common.errors import InputError
+from kyvo.common.files import read_json, require_file
+from kyvo.common.weight_files import check_weights, read_state_dict, read_tensor
 from kyvo.models.builders import KyvoModel
-from kyvo.tensors import check_weights, read_state_dict, read_tensor
 
 HeadStart = Literal["llama", "random"]
 _EMBEDDING = "tok_embeddings."

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from kyvo.files import read_json
+from kyvo.common.files import read_json
 from kyvo.metrics import (
     PAPER_TAUS,
     RULES,

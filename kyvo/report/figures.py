@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kyvo.files import read_json
+from kyvo.common.files import read_json
 from kyvo.metrics.fields import expect, take
 from kyvo.metrics.scene_files import read_predicted_scenes
 from kyvo.report.content import Headline, Section, Table

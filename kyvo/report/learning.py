@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kyvo.errors import InputError
-from kyvo.files import read_json
+from kyvo.common.errors import InputError
+from kyvo.common.files import read_json
 from kyvo.metrics.fields import expect
 from kyvo.report.content import Bar, Figure, Headline, Section
 from kyvo.report.inputs import ReportInputs

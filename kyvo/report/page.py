@@ -6,8 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from kyvo.errors import MissingDependencyError
-from kyvo.files import atomic_file
+from kyvo.common.errors import MissingDependencyError
+from kyvo.common.files import atomic_file
 from kyvo.report.content import Headline, Section
 from kyvo.report.examples import recognition_section, rendering_section
 from kyvo.report.figures import figures_section, headlines

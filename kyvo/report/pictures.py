@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.metrics.matching import SceneObject
 from kyvo.report.top_down import is_drawable, place
 from kyvo.world.constants import SIZES

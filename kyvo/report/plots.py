@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kyvo.errors import MissingDependencyError
+from kyvo.common.errors import MissingDependencyError
 
 INK = "#010203"
 """Drawn with this, a line becomes the page's text colour: dark on light, light on dark."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from kyvo.errors import InputError
-from kyvo.files import read_json, require_file
+from kyvo.common.errors import InputError
+from kyvo.common.files import read_json, require_file
 from kyvo.metrics.fields import expect
 
 Row = Mapping[str, Any]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kyvo.errors import InputError, MissingDependencyError
-from kyvo.files import atomic_file, read_json
+from kyvo.common.errors import InputError, MissingDependencyError
+from kyvo.common.files import atomic_file, read_json
 from kyvo.images.preprocessing import list_pictures, load_picture
 
 _CELL = 2.6  # inches

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.scenes.schema import Field, NumberField, Schema, WordField
-from kyvo.text import TextTokenizer
-from kyvo.vocabulary import OBJECT_END, OBJECT_START, SCENE_END, SCENE_START, Vocabulary
+from kyvo.tokens.text_tokenizer import TextTokenizer
+from kyvo.tokens.vocabulary import OBJECT_END, OBJECT_START, SCENE_END, SCENE_START, Vocabulary
 
 SceneObject = dict[str, Any]
 

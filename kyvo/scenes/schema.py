@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from kyvo.config import load_config
-from kyvo.errors import InputError, Problems
-from kyvo.vocabulary import NumberRange, check_markers, check_numbers, format_number
+from kyvo.common.config import load_config
+from kyvo.common.errors import InputError, Problems
+from kyvo.tokens.vocabulary import NumberRange, check_markers, check_numbers, format_number
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from kyvo.training.optimizer_state import (
     restore_random_state,
     restore_scheduler,
 )
-from kyvo.training.preflight import TrainingPlan, plan_training
+from kyvo.training.plan import TrainingPlan, plan_training
 from kyvo.training.runtime import (
     MetricsLog,
     StopRequest,

@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 import torch
 
-from kyvo.config import Component, From
-from kyvo.devices import resolve_precision
-from kyvo.errors import Problems
+from kyvo.common.config import Component, From
+from kyvo.common.devices import resolve_precision
+from kyvo.common.errors import Problems
 from kyvo.models.weights import HeadStart
 from kyvo.scenes import get_schema
+from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training.loss import Normalization
-from kyvo.vocabulary import get_vocabulary
 
 Precision = Literal["auto", "fp32", "bf16_mixed", "bf16"]
 _POSITIVE = (
@@ -55,7 +55,7 @@ class TrainingConfig:
     codebook: Path
     model: Annotated[Component, From(("kyvo.models",))]
     dataset: Annotated[Component, From(("kyvo.data.dataset",))]
-    optimizer: Annotated[Component, From(("torch.optim", "torchao.optim", "kyvo.optim"))]
+    optimizer: Annotated[Component, From(("torch.optim", "torchao.optim", "kyvo.training.muon"))]
     validation_dataset: Annotated[Component, From(("kyvo.data.dataset",))] | None = None
     lr_scheduler: Annotated[Component, From(("torchtune.training.lr_schedulers",))] | None = None
     metric_logger: Annotated[Component, From(("torchtune.training.metric_logging",))] | None = None

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from kyvo.files import format_bytes
+from kyvo.common.files import format_bytes
 from kyvo.models import KyvoModel, num_parameters
 from kyvo.training.config import TrainingConfig
 from kyvo.training.runtime import weight_dtype

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 
 _SUBCLASS_HOME = "torchao.optim."
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torchtune.training.metric_logging import MetricLoggerInterface
 
-from kyvo.files import atomic_file
+from kyvo.common.files import atomic_file
 from kyvo.training.config import Precision
 
 

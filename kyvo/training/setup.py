@@ -8,15 +8,15 @@ from torch import nn
 from torch.optim import Optimizer
 from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
+from kyvo.common.errors import InputError
+from kyvo.common.files import file_hash
 from kyvo.data.batches import padded_length
 from kyvo.data.dataset import KyvoDataset
-from kyvo.errors import InputError
-from kyvo.files import file_hash
 from kyvo.images.codebook import load_codebook
 from kyvo.models import KyvoModel, find_llama, find_weights, load_llama, load_released
+from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training.config import TrainingConfig
 from kyvo.training.runtime import weight_dtype
-from kyvo.vocabulary import get_vocabulary
 
 # Nine tenths of a layer's products. Queries, keys and values stay bfloat16: two of them are too
 # narrow to gain, and plain they are one product.
@@ -99,7 +99,7 @@ def check_lengths(dataset: KyvoDataset, max_seq_len: int, multiple: int = 1) -> 
 def build_optimizer(config: TrainingConfig, parameters: dict[str, nn.Parameter]) -> Optimizer:
     """The config's optimizer over the layers' matrices, the tables, and the vectors.
 
-    Weight decay spares vectors (norms and biases); ``is_hidden`` is for ``kyvo.optim``.
+    Weight decay spares vectors (norms and biases); ``is_hidden`` is for ``kyvo.training.muon``.
     """
     vectors = [p for p in parameters.values() if p.dim() <= 1]
     matrices = {name: p for name, p in parameters.items() if p.dim() > 1}

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from kyvo.common.errors import InputError
 from kyvo.data.batches import Batch
-from kyvo.errors import InputError
 from kyvo.models import KyvoModel
 from kyvo.training.config import TrainingConfig
 from kyvo.training.loss import LossSums, language_loss

@@ -1,9 +1,9 @@
 """A CLEVR-style world: scenes that follow CLEVR's rules, and a ray tracer that shows them."""
 
 from kyvo.world.camera import DIRECTIONS, project
+from kyvo.world.clevr.sampler import SceneOptions, relationships, sample_scene
 from kyvo.world.constants import COLORS, MATERIALS, SHAPES, SIZES
-from kyvo.world.sampler import SceneOptions, relationships, sample_scene
-from kyvo.world.tracer import render
+from kyvo.world.render.tracer import render
 
 __all__ = [
     "COLORS",

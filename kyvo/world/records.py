@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kyvo.config import build_config
-from kyvo.errors import InputError, Problems
+from kyvo.common.config import build_config
+from kyvo.common.errors import InputError, Problems
 from kyvo.world.camera import DIRECTIONS
+from kyvo.world.clevr.sampler import RELATIONS
 from kyvo.world.instructions import KINDS
 from kyvo.world.instructions.wordings import CORNERS, HEADINGS, PLACES
 from kyvo.world.questions import FAMILIES, Program, execute, read_program
 from kyvo.world.questions.programs import ATTRIBUTES
 from kyvo.world.questions.templates import TEMPLATES
 from kyvo.world.questions.wording import RELATION_PHRASES, SYNONYMS
-from kyvo.world.sampler import RELATIONS
-from kyvo.world.stage import read_clevr_scene
+from kyvo.world.render.scene_batch import read_clevr_scene
 
 Scene = Mapping[str, Any]
 Object = Mapping[str, Any]

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.world import objaworld
+from kyvo.world.clevr.sampler import SceneOptions, image_filename, sample_scene
 from kyvo.world.instructions import KINDS, sample_edit
 from kyvo.world.objaworld import ObjaWorldOptions
 from kyvo.world.questions import ask
-from kyvo.world.sampler import SceneOptions, image_filename, sample_scene
-from kyvo.world.tracer import render
+from kyvo.world.render.tracer import render
 
 Scene = dict[str, Any]
 

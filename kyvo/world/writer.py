@@ -29,13 +29,13 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from kyvo.errors import InputError
-from kyvo.files import atomic_file, check_output_name, read_json, write_json
-from kyvo.world.mitsuba_renderer import render_with_mitsuba
+from kyvo.common.errors import InputError
+from kyvo.common.files import atomic_file, check_output_name, read_json, write_json
+from kyvo.world.clevr.sampler import SceneOptions
 from kyvo.world.objaworld import ObjaWorldOptions
-from kyvo.world.sampler import SceneOptions
+from kyvo.world.render.mitsuba import render_with_mitsuba
+from kyvo.world.render.tracer import find_device
 from kyvo.world.tasks import WorldTask, get_task
-from kyvo.world.tracer import find_device
 
 _SEEDS = 2**63
 

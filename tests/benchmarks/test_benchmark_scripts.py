@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.images.vqgan import VQGAN
 from kyvo.world import SceneOptions, sample_scene
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kyvo.common.errors import InputError
 from kyvo.decoding.run import GenerationSummary
-from kyvo.errors import InputError
 from kyvo.scenes import ParseReport
 
 ROOT = Path(__file__).parents[2]

@@ -11,10 +11,10 @@ from kyvo_stand_ins import tiny_model
 from torch.nn.attention import SDPBackend
 from torch.utils.flop_counter import FlopCounterMode
 
+from kyvo.common.errors import InputError
 from kyvo.data.batches import LossWeighting, collate
-from kyvo.errors import InputError
+from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training import language_loss, loss_weight
-from kyvo.vocabulary import get_vocabulary
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))

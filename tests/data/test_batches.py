@@ -19,8 +19,8 @@ from kyvo.data.batches import (
     position_weights,
 )
 from kyvo.data.dataset import kyvo_dataset
-from kyvo.sequences import IGNORED_LABEL, Sample
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.sequences import IGNORED_LABEL, Sample
+from kyvo.tokens.vocabulary import get_vocabulary
 
 LENGTHS = st.lists(st.integers(1, 2000), max_size=300).map(lambda v: np.array(v, dtype=np.int64))
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kyvo.common.errors import InputError
 from kyvo.data.dataset import KyvoDataset, kyvo_dataset
-from kyvo.errors import InputError
-from kyvo.sequences import TASKS, SequenceBuilder
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.sequences import TASKS, SequenceBuilder
+from kyvo.tokens.vocabulary import get_vocabulary
 
 CLEVR = get_vocabulary("clevr")
 GOLDENS = Path(__file__).parents[1] / "goldens/sequences"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from kyvo.common.errors import InputError
 from kyvo.data.dataset import kyvo_dataset
-from kyvo.errors import InputError
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.vocabulary import get_vocabulary
 
 # The row that Objectron's spare number row leaves over, and a shape code.
 CASES = [("objectron", 128371), ("paper", 129415)]

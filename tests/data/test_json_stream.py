@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kyvo.common.errors import InputError
 from kyvo.data.json_stream import iterate_entries
 from kyvo.data.store import open_store
-from kyvo.errors import InputError
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=6),

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kyvo.common.errors import InputError
 from kyvo.data import store as store_module
 from kyvo.data.store import TokenStore, common_keys, open_store
-from kyvo.errors import InputError
 
 IDS = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=6)
 STRINGS = st.none() | st.text(max_size=5) | st.fixed_dictionaries({"file_path": st.text()})

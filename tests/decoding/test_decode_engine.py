@@ -13,13 +13,13 @@ import torch
 from kyvo_stand_ins import CODES_PER_IMAGE, golden, golden_model, mini_codec, tiny_model
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from kyvo.common.errors import InputError
 from kyvo.decoding import DecodeEngine, Generator, Sampling
 from kyvo.decoding.attention import masked_attention
 from kyvo.decoding.generation import _Run
-from kyvo.errors import InputError
-from kyvo.grammar import output_automaton
-from kyvo.sequences import get_task
-from kyvo.vocabulary import get_vocabulary
+from kyvo.decoding.grammar import output_automaton
+from kyvo.tokens.sequences import get_task
+from kyvo.tokens.vocabulary import get_vocabulary
 
 EOS = get_vocabulary("mini").eos
 BATCH_SIZES = (1, 2, 5, 13, 40)

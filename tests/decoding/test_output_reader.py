@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from kyvo_stand_ins import CODES_PER_IMAGE, mini_codec, tiny_model
 
 from kyvo.decoding import Generator, OutputReader, Sampling
-from kyvo.grammar import output_automaton
-from kyvo.sequences import SequenceBuilder, get_task
-from kyvo.vocabulary import get_vocabulary
+from kyvo.decoding.grammar import output_automaton
+from kyvo.tokens.sequences import SequenceBuilder, get_task
+from kyvo.tokens.vocabulary import get_vocabulary
 
 CODEC = mini_codec()
 VOCABULARY = get_vocabulary("mini")

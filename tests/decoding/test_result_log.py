@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from kyvo.common.errors import InputError
 from kyvo.decoding import ResultsLog
-from kyvo.errors import InputError
 
 RUN = {"weights": "model.pt", "sampling": "greedy"}
 KEYS = np.array([f"key {i}".encode() for i in range(9)])

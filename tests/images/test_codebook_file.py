@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.images.codebook import load_codebook, save_codebook
 
 TABLE = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.images.codec import ImageCodec
 from kyvo.images.embedding_files import decode_embeddings, find_embeddings, find_vqgan
 from kyvo.images.vqgan import VQGAN, VQGANConfig

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.images.preprocessing import (
     list_pictures,
     load_picture,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vqgan_fixtures import SMALL, named_tensor, random_pictures, with_named_weights
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.images.codec import ImageCodec
 from kyvo.images.quantizers import as_rows, nearest_codes
 from kyvo.images.vqgan import VQGAN, VQGANConfig

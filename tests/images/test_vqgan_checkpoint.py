@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from test_vqgan import GUMBEL
 from vqgan_fixtures import SMALL, random_pictures, with_named_weights
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.images.checkpoint import load_vqgan, read_vqgan_config, save_vqgan
 from kyvo.images.codec import ImageCodec
 from kyvo.images.vqgan import VQGAN, VQGANConfig

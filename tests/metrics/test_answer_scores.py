@@ -4,7 +4,7 @@ from random import Random
 import pytest
 from kyvo_stand_ins import load_script
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.metrics import score_answers
 from kyvo.metrics.answers import answer_type, read_answers
 from kyvo.world import SceneOptions, sample_scene

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.metrics import image_similarity, score_images
 from kyvo.metrics.images import read_grey
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.metrics import PAPER_TAUS, load_evaluation, parse_taus, score_scenes
 from kyvo.metrics.scene_files import find_predictions
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.models import checkpoints, find_weights, latest_checkpoint, save_checkpoint
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from kyvo_stand_ins import golden, golden_model, tiny_model
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 
 
 def rms_norm(x_LD, scale_D):

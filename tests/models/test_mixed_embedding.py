@@ -9,7 +9,7 @@ import torch
 from kyvo_stand_ins import MINI_CODEBOOK, golden, golden_model, tiny_model
 
 from kyvo.models.embedding import MixedEmbedding, sin_cos_table
-from kyvo.vocabulary import SCENE_START, get_vocabulary
+from kyvo.tokens.vocabulary import SCENE_START, get_vocabulary
 
 VARIANTS = ("sin_cos_plus_learned", "sin_cos", "learned", "mlp_projector")
 MINI_VARIANTS = (

@@ -7,8 +7,8 @@ import torch
 from kyvo_stand_ins import TINY_SIZES, golden, golden_model, tiny_model
 from safetensors.torch import save_file
 
-from kyvo.config import Component
-from kyvo.errors import InputError
+from kyvo.common.config import Component
+from kyvo.common.errors import InputError
 from kyvo.models import (
     load_llama,
     load_released,
@@ -16,7 +16,7 @@ from kyvo.models import (
     outline,
     released_state_dict,
 )
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.vocabulary import get_vocabulary
 
 IDS_BL = torch.arange(60).reshape(2, 30) * 7
 NUM_HEADS, NUM_KV_HEADS, WIDTH = 4, 2, 32

@@ -19,9 +19,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kyvo.images.discriminator import PatchDiscriminator
-from kyvo.images.losses import PerceptualLoss, load_perceptual_loss
 from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.training.vqgan.discriminator import PatchDiscriminator
+from kyvo.training.vqgan.losses import PerceptualLoss, load_perceptual_loss
 
 ROOT = Path(__file__).parents[2]
 SOURCE = Path(os.environ.get("KYVO_TAMING_SOURCE", ROOT / "taming-transformers"))

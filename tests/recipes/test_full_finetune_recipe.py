@@ -19,7 +19,7 @@ from kyvo_stand_ins import (
     write_json,
 )
 
-from kyvo.config import load_config
+from kyvo.common.config import load_config
 from kyvo.models import latest_checkpoint, load_released
 from kyvo.training import TrainingConfig
 

@@ -17,14 +17,14 @@ from kyvo_stand_ins import (
 )
 
 import kyvo.decoding.run
+from kyvo.common.files import folder_lock
 from kyvo.data.dataset import kyvo_dataset
 from kyvo.decoding import OutputReader, ResultFiles, ResultsLog
-from kyvo.files import folder_lock
 from kyvo.images.order import centre_first
 from kyvo.models import released_state_dict, save_checkpoint
 from kyvo.scenes import SceneCodec, get_schema
-from kyvo.sequences import get_task
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.sequences import get_task
+from kyvo.tokens.vocabulary import get_vocabulary
 
 COMMAND = load_script("generate_3d")
 IMAGE = get_vocabulary("mini").image

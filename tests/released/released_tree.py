@@ -23,8 +23,8 @@ from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.models import kyvo_model, released_state_dict
 from kyvo.scenes import SceneCodec, get_schema
 from kyvo.scenes.schema import SCHEMAS
-from kyvo.text import load_text_tokenizer
-from kyvo.vocabulary import TEXT_END, TEXT_START, get_vocabulary
+from kyvo.tokens.text_tokenizer import load_text_tokenizer
+from kyvo.tokens.vocabulary import TEXT_END, TEXT_START, get_vocabulary
 
 DATA = Path("kyvo-datasets-and-codebooks")
 LLAMA = "Llama3.2-1B-Instruct"

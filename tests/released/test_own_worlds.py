@@ -13,8 +13,8 @@ from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.vqgan import VQGAN
 from kyvo.metrics import load_evaluation, score_scenes
 from kyvo.scenes import SceneCodec, get_schema
-from kyvo.text import load_text_tokenizer
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.text_tokenizer import load_text_tokenizer
+from kyvo.tokens.vocabulary import get_vocabulary
 
 ROOT = Path(__file__).parents[2]
 SPLITS = ("--splits", "train:6", "test:10")

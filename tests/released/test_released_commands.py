@@ -18,7 +18,7 @@ from released_tree import LLAMA, SIZES, SPLITS, VQGANS, ReleasedTree, read, writ
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.preprocessing import to_uint8
 from kyvo.models import latest_checkpoint
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.vocabulary import get_vocabulary
 
 ROOT = Path(__file__).parents[2]
 GOLDENS = ROOT / "tests/goldens/metrics"

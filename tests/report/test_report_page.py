@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kyvo.errors import InputError, MissingDependencyError
+from kyvo.common.errors import InputError, MissingDependencyError
 from kyvo.report import ReportInputs, write_report
 
 ROOT = Path(__file__).parents[2]

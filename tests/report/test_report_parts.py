@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.metrics import RULES, match_objects
 from kyvo.report import ReportInputs
 from kyvo.report.examples import rendering_section, spread

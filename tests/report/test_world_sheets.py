@@ -8,7 +8,7 @@ import pytest
 from kyvo_stand_ins import load_script, refusal_of
 from PIL import Image
 
-from kyvo.files import read_json
+from kyvo.common.files import read_json
 from kyvo.report import world_sheets
 from kyvo.report.world_sheets import read_items
 from kyvo.world import SceneOptions

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scene_samples import CODECS, first_object, scenes
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.scenes import ParseReport, SceneCodec, WordField
 
 CLEVR = CODECS["clevr"]

@@ -5,9 +5,9 @@ import re
 import pytest
 from scene_samples import CODECS
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.scenes import SCHEMAS, NumberField, Schema, WordField, get_schema
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.vocabulary import get_vocabulary
 
 
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)

@@ -9,10 +9,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.scenes import NumberField, SceneCodec, WordField, get_schema
-from kyvo.text import load_text_tokenizer
-from kyvo.vocabulary import get_vocabulary
+from kyvo.tokens.text_tokenizer import load_text_tokenizer
+from kyvo.tokens.vocabulary import get_vocabulary
 
 EXAMPLE = Path(__file__).parents[2] / "docs/own-scenes"
 HARBOUR = get_schema(str(EXAMPLE / "schema.yaml"))

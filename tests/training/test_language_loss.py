@@ -14,10 +14,10 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from kyvo.data.batches import LossWeighting, collate
 from kyvo.data.dataset import kyvo_dataset
-from kyvo.sequences import IGNORED_LABEL, Sample
+from kyvo.tokens.sequences import IGNORED_LABEL, Sample
+from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training import language_loss, loss_weight
 from kyvo.training.loss import compiled_score, head_loss
-from kyvo.vocabulary import get_vocabulary
 
 LOSSES = golden("losses.json")
 

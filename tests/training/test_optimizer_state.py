@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchtune.training.lr_schedulers import get_cosine_schedule_with_warmup
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.training import (
     optimizer_state,
     random_state,

@@ -9,11 +9,11 @@ import sys
 import pytest
 import torch
 
-from kyvo.config import Component
+from kyvo.common.config import Component
+from kyvo.common.devices import resolve_device
+from kyvo.common.errors import InputError
+from kyvo.common.files import folder_lock
 from kyvo.data.batches import Batch
-from kyvo.devices import resolve_device
-from kyvo.errors import InputError
-from kyvo.files import folder_lock
 from kyvo.training import (
     LossConfig,
     LossSums,

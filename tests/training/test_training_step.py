@@ -7,11 +7,12 @@ import torch
 from kyvo_stand_ins import sources, tiny_model, write_data
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kyvo.config import Component
+from kyvo.common.config import Component
+from kyvo.common.errors import InputError
 from kyvo.data.batches import LossWeighting, collate
 from kyvo.data.dataset import kyvo_dataset
-from kyvo.errors import InputError
 from kyvo.models import released_state_dict
+from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training import (
     GradientWatch,
     LossConfig,
@@ -23,14 +24,13 @@ from kyvo.training import (
     loss_weight,
 )
 from kyvo.training.setup import to_float8
-from kyvo.vocabulary import get_vocabulary
 
 aten = torch.ops.aten
 CPU = torch.device("cpu")
 # On a GPU each of them makes the host wait for what the tensor holds.
 WAITING = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.equal, aten.is_nonzero}
 FUSED = Component("torch.optim.AdamW", {"lr": 1e-3, "fused": True})
-MUON = Component("kyvo.optim.MuonAdamW", {"lr": 1e-3, "muon_lr": 1e-3, "weight_decay": 0.1})
+MUON = Component("kyvo.training.muon.MuonAdamW", {"lr": 1e-3, "muon_lr": 1e-3, "weight_decay": 0.1})
 
 
 class NoWaiting(TorchDispatchMode):

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from kyvo.world.rays import NO_OBJECT, Rays
-from kyvo.world.stage import SceneContent, Solid, Stage, build_stage, viewpoints
+from kyvo.world.render.rays import NO_OBJECT, Rays
+from kyvo.world.render.scene_batch import SceneContent, Solid, Stage, build_stage, viewpoints
 
 
 def stage_of(*solids: Solid) -> Stage:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.world import SceneOptions, project, sample_scene
 from kyvo.world.instructions import KINDS, Edit, edit_scene, sample_edit
-from kyvo.world.tracer import visible_shares
+from kyvo.world.render.tracer import visible_shares
 
 UNCHECKED = SceneOptions(min_visible_share=0)
 ROOMY = SceneOptions(min_visible_share=0, max_objects=6)

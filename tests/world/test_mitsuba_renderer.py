@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from kyvo.errors import InputError, MissingDependencyError
+from kyvo.common.errors import InputError, MissingDependencyError
 from kyvo.world import SceneOptions, render, sample_scene
-from kyvo.world.mitsuba_renderer import _squeeze, encode_srgb, render_with_mitsuba
-from kyvo.world.stage import SceneContent, Solid, upright_axes, viewpoints
+from kyvo.world.render.mitsuba import _squeeze, encode_srgb, render_with_mitsuba
+from kyvo.world.render.scene_batch import SceneContent, Solid, upright_axes, viewpoints
 
 SIDE = 48
 OPTIONS = SceneOptions(height=SIDE, width=SIDE)

@@ -7,7 +7,7 @@ from objaworld_solids import inside, surface_points
 from kyvo.scenes import SCHEMAS
 from kyvo.world.objaworld import ENVIRONMENTS, MODELS
 from kyvo.world.objaworld.models import ASSETS, center_height, find_asset, footprint_radius
-from kyvo.world.stage import Solid
+from kyvo.world.render.scene_batch import Solid
 
 SHAPE, PLACE = SCHEMAS["objaworld"].fields
 

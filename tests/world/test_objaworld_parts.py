@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from objaworld_solids import inside, rays_along, stage_of, surface_points
 
-from kyvo.world.casting import find_surface, lit_lamps, nearest_object
 from kyvo.world.constants import SHAPES
 from kyvo.world.objaworld.parts import Part, Pose, assemble, corners, rotation
-from kyvo.world.shading import lamp_light
-from kyvo.world.stage import Solid
+from kyvo.world.render.intersection import find_surface, lit_lamps, nearest_object
+from kyvo.world.render.scene_batch import Solid
+from kyvo.world.render.shading import lamp_light
 
 PAINTS = {"paint": (0.1, 0.2, 0.3)}
 SLANTED = Part("cube", (0.3, -0.2, 1.4), (0.9, 0.25, 0.5), "paint", (0.4, -0.7, 0.3))

@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from kyvo.errors import InputError
-from kyvo.world import tracer
+from kyvo.common.errors import InputError
 from kyvo.world.camera import project
-from kyvo.world.casting import find_surface, nearest_object
 from kyvo.world.constants import LAMPS
-from kyvo.world.geometry import FAR
 from kyvo.world.objaworld import (
     ENVIRONMENTS,
     MODELS,
@@ -24,8 +21,11 @@ from kyvo.world.objaworld import (
 )
 from kyvo.world.objaworld.models import ASSETS, center_height, variant_name
 from kyvo.world.objaworld.pictures import CAMERA, read_scene
-from kyvo.world.rays import Frame
-from kyvo.world.stage import build_stage
+from kyvo.world.render import tracer
+from kyvo.world.render.geometry import FAR
+from kyvo.world.render.intersection import find_surface, nearest_object
+from kyvo.world.render.rays import Frame
+from kyvo.world.render.scene_batch import build_stage
 
 CLOSE = [3.3, -2.9, 2.0]
 HOMES = {kind: home for home, place in ENVIRONMENTS.items() for kind in place.kinds}

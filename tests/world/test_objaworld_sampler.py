@@ -11,8 +11,8 @@ import pytest
 from objaworld_solids import surface_points
 from scene_samples import CODECS
 
-from kyvo.errors import InputError
-from kyvo.files import write_json
+from kyvo.common.errors import InputError
+from kyvo.common.files import write_json
 from kyvo.metrics.jaccard import score_scenes
 from kyvo.metrics.scene_files import load_evaluation
 from kyvo.world.objaworld import (

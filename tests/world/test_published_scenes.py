@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kyvo.data.tokenization import copy_originals
-from kyvo.files import read_json, write_json
+from kyvo.common.files import read_json, write_json
+from kyvo.prepare.tokenization import copy_originals
 from kyvo.scenes import get_schema
 from kyvo.world import SceneOptions, relationships, render, sample_scene
 from kyvo.world.questions import execute, read_program
-from kyvo.world.tracer import visible_shares
+from kyvo.world.render.tracer import visible_shares
 
 # The layout of CLEVR_v1.0/scenes/*.json, one entry of its "scenes".
 SCENE = """

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from question_scenes import TOWARDS, scene_of
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.world import relationships
 from kyvo.world.questions import Step, execute, read_program
 from kyvo.world.questions.programs import FUNCTIONS

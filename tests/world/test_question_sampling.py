@@ -10,7 +10,7 @@ import pytest
 from question_reader import Reader
 from question_scenes import WORDS, draw_scene, scene_of
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.world.questions import FAMILIES, Question, ask, execute, read_program, sampling
 from kyvo.world.questions.programs import FUNCTIONS, Step, apply, read_facts
 from kyvo.world.questions.template import Template

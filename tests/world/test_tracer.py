@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from kyvo.errors import InputError
-from kyvo.world import COLORS, SHAPES, SceneOptions, render, sample_scene, tracer
+from kyvo.common.errors import InputError
+from kyvo.world import COLORS, SHAPES, SceneOptions, render, sample_scene
 from kyvo.world.camera import view_axes
-from kyvo.world.casting import nearest_object
-from kyvo.world.rays import Frame
-from kyvo.world.stage import build_stage
-from kyvo.world.tracer import visible_shares
+from kyvo.world.render import tracer
+from kyvo.world.render.intersection import nearest_object
+from kyvo.world.render.rays import Frame
+from kyvo.world.render.scene_batch import build_stage
+from kyvo.world.render.tracer import visible_shares
 
 OPTIONS = SceneOptions(min_objects=2, max_objects=5)
 

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from kyvo.world import SceneOptions, render, sample_scene, tracer
+from kyvo.world import SceneOptions, render, sample_scene
 from kyvo.world.objaworld import ENVIRONMENTS, ObjaWorldOptions, sample_objaworld_scene
 from kyvo.world.objaworld import render as render_objaworld
 from kyvo.world.objaworld.pictures import read_scene
-from kyvo.world.rays import Frame
-from kyvo.world.stage import SceneReader, build_stage, read_clevr_scene
+from kyvo.world.render import tracer
+from kyvo.world.render.rays import Frame
+from kyvo.world.render.scene_batch import SceneReader, build_stage, read_clevr_scene
 
 pytest.importorskip("triton")
 
@@ -48,7 +49,7 @@ def assert_same_up_to_rounding(found: np.ndarray, expected: np.ndarray) -> None:
 def test_the_kernel_interpreted_draws_what_pytorch_draws(
     scenes: list[dict[str, Any]], read: SceneReader
 ) -> None:
-    from kyvo.world.triton_tracer import trace_stage
+    from kyvo.world.render.triton_tracer import trace_stage
 
     height, width, samples = 30, 32, 1
     device = torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kyvo.world.constants import SHAPES
-from kyvo.world.geometry import (
+from kyvo.world.render.geometry import (
     CORE_POINTS,
     FAR,
     SPANS,

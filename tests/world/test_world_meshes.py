@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kyvo.world.constants import SHAPES
-from kyvo.world.meshes import Mesh, ground_mesh, solid_mesh, write_ply
+from kyvo.world.render.meshes import Mesh, ground_mesh, solid_mesh, write_ply
 
 VOLUMES = {
     "sphere": 4 / 3 * math.pi,

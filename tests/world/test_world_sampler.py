@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.world import COLORS, MATERIALS, SHAPES, SIZES, SceneOptions, sample_scene
-from kyvo.world.placement import Footprint, footprints_touch
-from kyvo.world.tracer import visible_shares
+from kyvo.world.clevr.placement import Footprint, footprints_touch
+from kyvo.world.render.tracer import visible_shares
 
 RIGHT, BEHIND = (0.65631, 0.75449), (-0.75449, 0.65631)
 FEW = SceneOptions(min_objects=2, max_objects=6)

@@ -6,9 +6,9 @@ import torch
 from objaworld_solids import inside, rays_along, stage_of
 
 from kyvo.world import render
-from kyvo.world.casting import find_surface
-from kyvo.world.shading import GROUND_LOSS, SOLID_BOUNCE, bounced_light
-from kyvo.world.stage import NO_OWNER, Solid, upright_axes
+from kyvo.world.render.intersection import find_surface
+from kyvo.world.render.scene_batch import NO_OWNER, Solid, upright_axes
+from kyvo.world.render.shading import GROUND_LOSS, SOLID_BOUNCE, bounced_light
 
 RED = (0.9, 0.1, 0.05)
 ASIDE = np.array([0.9, -1.2, 0.0])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.world import SceneOptions, render, sample_scene
 from kyvo.world.tasks import TASKS, scene_options
 from kyvo.world.writer import WorldOptions, parse_splits, write_world

@@ -9,13 +9,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.world.camera import DIRECTIONS
-from kyvo.world.constants import SIZES
-from kyvo.world.instructions import wordings
-from kyvo.world.instructions.references import ATTRIBUTES, Reference, draw_plain, draw_related
-from kyvo.world.placement import Footprint, may_stand
-from kyvo.world.sampler import (
+from kyvo.world.clevr.placement import Footprint, may_stand
+from kyvo.world.clevr.sampler import (
     MAX_TRIES,
     RELATIONS,
     SceneOptions,
@@ -23,6 +20,9 @@ from kyvo.world.sampler import (
     sample_scene,
     shows_all,
 )
+from kyvo.world.constants import SIZES
+from kyvo.world.instructions import wordings
+from kyvo.world.instructions.references import ATTRIBUTES, Reference, draw_plain, draw_related
 
 MAX_DRAFTS = 10
 """Edits of a scene that are tried before it is said to offer none."""

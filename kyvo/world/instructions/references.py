@@ -11,7 +11,7 @@ from itertools import combinations
 from random import Random
 from typing import Any
 
-from kyvo.world.sampler import RELATIONS
+from kyvo.world.clevr.sampler import RELATIONS
 
 ATTRIBUTES = ("size", "color", "material", "shape")
 """In the order in which English puts them."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kyvo.world.objaworld.parts import Part
-from kyvo.world.stage import Setting, Vector
+from kyvo.world.render.scene_batch import Setting, Vector
 
 
 @dataclass(frozen=True)

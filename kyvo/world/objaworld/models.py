@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from kyvo.world.objaworld.parts import Part, Pose, assemble, corners
-from kyvo.world.stage import Solid, Vector
+from kyvo.world.render.scene_batch import Solid, Vector
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kyvo.world.stage import NO_OWNER, Solid, Vector
+from kyvo.world.render.scene_batch import NO_OWNER, Solid, Vector
 
 CORNERS_83 = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
 """The corners of the unit cube, which holds every unit shape."""

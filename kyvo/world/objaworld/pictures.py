@@ -3,13 +3,13 @@
 from functools import partial
 from typing import Any
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.scenes.schema import OBJAWORLD
-from kyvo.world import tracer
 from kyvo.world.objaworld.environments import ENVIRONMENTS
 from kyvo.world.objaworld.models import ASSETS, MODELS, find_asset
 from kyvo.world.objaworld.parts import assemble
-from kyvo.world.stage import (
+from kyvo.world.render import tracer
+from kyvo.world.render.scene_batch import (
     SceneContent,
     Solid,
     Vector,
@@ -42,10 +42,10 @@ def read_scene(scene: dict[str, Any], name: str) -> SceneContent:
 
 
 render = partial(tracer.render, read=read_scene)
-"""``kyvo.world.tracer.render`` for ObjaWorld scenes."""
+"""``kyvo.world.render.tracer.render`` for ObjaWorld scenes."""
 
 visible_shares = partial(tracer.visible_shares, read=read_scene)
-"""``kyvo.world.tracer.visible_shares`` for an ObjaWorld scene."""
+"""``kyvo.world.render.tracer.visible_shares`` for an ObjaWorld scene."""
 
 
 def _object_solids(item: dict[str, Any], index: int, where: str) -> list[Solid]:

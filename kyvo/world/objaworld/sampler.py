@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.world.camera import project
+from kyvo.world.clevr.placement import Footprint, may_stand
+from kyvo.world.clevr.sampler import MAX_STARTS, MAX_TRIES, jittered
 from kyvo.world.constants import LAMPS
 from kyvo.world.objaworld.environments import ENVIRONMENTS
 from kyvo.world.objaworld.models import ASSETS, center_height, footprint_radius
 from kyvo.world.objaworld.pictures import CAMERA, visible_shares
-from kyvo.world.placement import Footprint, may_stand
-from kyvo.world.sampler import MAX_STARTS, MAX_TRIES, jittered
 
 
 @dataclass(frozen=True)

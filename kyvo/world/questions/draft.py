@@ -11,6 +11,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
+from kyvo.world.clevr.sampler import RELATIONS
 from kyvo.world.questions.programs import (
     ATTRIBUTES,
     FUNCTIONS,
@@ -22,7 +23,6 @@ from kyvo.world.questions.programs import (
     as_text,
 )
 from kyvo.world.questions.template import RELATION_SLOTS, SCENE, Call, Described, Part, Template
-from kyvo.world.sampler import RELATIONS
 
 Words = Mapping[str, str]
 """A description: some attributes with their words."""

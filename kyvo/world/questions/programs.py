@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
+from kyvo.world.clevr.sampler import RELATIONS
 from kyvo.world.constants import COLORS, MATERIALS, SHAPES, SIZES
-from kyvo.world.sampler import RELATIONS
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "size": tuple(SIZES),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
-from kyvo.errors import InputError
+from kyvo.common.errors import InputError
 from kyvo.world.questions.draft import DeadEnd, Draft, Shape, draw_shape
 from kyvo.world.questions.programs import (
     ATTRIBUTES,

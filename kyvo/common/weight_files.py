@@ -1,0 +1,140 @@
+"""Reading tensors from files of strangers: nothing in them is ever run."""
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from kyvo.common.errors import InputError
+from kyvo.common.files import require_file
+
+_LISTED = 8
+
+
+class _Inert:
+    """Stands for a class that a checkpoint names but that is not needed to read its weights."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+
+def read_state_dict(
+    path: Path, purpose: str, harmless: tuple[str, ...] = (), shapes_only: bool = False
+) -> dict[str, Tensor]:
+    """Tensors by name from ``.safetensors``, or from a torch file read with weights_only=True.
+
+    A torch file may hold them at the top or, as Lightning writes them, under ``state_dict``.
+    Classes whose full name starts with one of ``harmless`` (such as ``pytorch_lightning.``) may
+    be named in it; they are replaced by an inert stand-in, never imported. ``shapes_only`` gives
+    tensors on the meta device, without reading their values.
+
+    Raises:
+        InputError: the file is missing, truncated, holds no tensors, or would run code.
+    """
+    require_file(path, purpose)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path, purpose, shapes_only)
+    content = _read_torch(path, purpose, harmless)
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise InputError(f"{purpose}: {path}: holds no weights by name.")
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise InputError(f"{purpose}: {path}: holds no tensors.")
+    return {k: v.to("meta") for k, v in tensors.items()} if shapes_only else tensors
+
+
+def read_safetensors(path: Path, purpose: str, shapes_only: bool = False) -> dict[str, Tensor]:
+    """All tensors of a ``.safetensors`` file, on the CPU (``shapes_only``: the meta device)."""
+    try:
+        if not shapes_only:
+            return dict(load_file(path))
+        with safe_open(path, framework="pt") as stored:
+            names = stored.offset_keys()
+            shapes = {name: stored.get_slice(name).get_shape() for name in names}
+        return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{purpose}: {path}: cannot be read: {error}. Get it again.") from None
+
+
+def read_tensor(path: Path, name: str, purpose: str) -> Tensor | None:
+    """One tensor of a weights file, without reading the others; None if it has none of the name."""
+    if path.suffix != ".safetensors":
+        return read_state_dict(path, purpose).get(name)
+    try:
+        with safe_open(path, framework="pt") as stored:
+            return stored.get_tensor(name) if name in stored.offset_keys() else None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{purpose}: {path}: cannot be read: {error}. Get it again.") from None
+
+
+def _read_torch(path: Path, purpose: str, harmless: tuple[str, ...]) -> Any:
+    stand_ins: list[Any] = []
+    try:
+        if harmless:
+            named = get_unsafe_globals_in_checkpoint(str(path))
+            stand_ins = [(_Inert, name) for name in named if name.startswith(harmless)]
+        with safe_globals(stand_ins):
+            # Mapped, where the format can be: values are read when they are first used.
+            return torch.load(path, "cpu", weights_only=True, mmap=is_zipfile(path))
+    except Exception as error:  # noqa: BLE001 - a broken pickle raises anything, even KeyError
+        raise InputError(
+            f"{purpose}: {path}: cannot be read as plain weights: {_cause(error)}. The file is "
+            "broken or holds more than tensors, which is refused because it could run code."
+        ) from None
+
+
+def _cause(error: Exception) -> str:
+    """What torch found, without its advice, which is to load the file unsafely."""
+    text = str(error)
+    if text.startswith("Weights only load failed"):
+        text = re.split(r"WeightsUnpickler error:|\n\n", text, maxsplit=1)[-1]
+    return re.split(r"[.]?\n|[.] |[.]$", text.strip(), maxsplit=1)[0] or type(error).__name__
+
+
+def check_weights(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    source: str,
+    optional: Collection[str] = (),
+) -> None:
+    """Compare names and shapes of weights, and refuse values that are not finite.
+
+    Those of ``expected`` that are ``optional`` need not be there; ``source`` names the weights.
+
+    Raises:
+        InputError: listing the missing, unexpected, mis-shaped and non-finite weights.
+    """
+    common = [name for name in expected if name in found]
+    groups = {
+        "missing": [n for n in expected if n not in found and n not in optional],
+        "unexpected": [name for name in found if name not in expected],
+        "wrong shape": [
+            f"{name} {tuple(found[name].shape)}, not {tuple(expected[name].shape)}"
+            for name in common
+            if found[name].shape != expected[name].shape
+        ],
+        "NaN or infinite": [
+            name for name in common if not found[name].is_meta and not found[name].isfinite().all()
+        ],
+    }
+    problems = [f"{title}: {_listing(names)}" for title, names in groups.items() if names]
+    if problems:
+        raise InputError(
+            f"{source}: the weights do not fit: {'; '.join(problems)}. "
+            "Check that they belong together: size, vocabulary and kind of the model in the config."
+        )
+
+
+def _listing(names: list[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,153 @@
+"""From files of a world to the released data set's pretokenised layout.
+
+A world is FOLDER/SPLIT/{images/*.png, scenes/*.json} and, where there are texts,
+FOLDER/SPLIT/texts/NAME.json ({key: text}). Everything streams: memory holds a batch of pictures.
+"""
+
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+from tqdm import tqdm
+
+from kyvo.common.errors import InputError
+from kyvo.common.files import atomic_file, read_json
+from kyvo.images.codec import ImageCodec
+from kyvo.images.preprocessing import list_pictures, load_pictures
+from kyvo.prepare.layout import ReleasedLayout
+from kyvo.scenes import SceneCodec
+from kyvo.tokens.vocabulary import TEXT_END, TEXT_START
+
+ObjectOrder = Literal["file", "far-to-near"]
+
+
+@dataclass(frozen=True)
+class WorldTokenizer:
+    """Turns the splits of a world into pretokenised files.
+
+    Attributes:
+        codec: schema, vocabulary and text tokenizer.
+        vqgan: encodes the pictures, a batch at a time.
+        image_size: pictures are resized to this side (pixels) before encoding.
+        object_order: objects as the scene file lists them, or sorted by distance from the
+            camera, which makes the order of a scene's tokens predictable from its picture.
+    """
+
+    codec: SceneCodec
+    vqgan: ImageCodec
+    image_size: int
+    object_order: ObjectOrder = "file"
+
+    def tokenize_split(self, world: Path, split: str, layout: ReleasedLayout) -> dict[str, int]:
+        """Write the split's image, scene and text files; how many entries of each."""
+        folder = world / split
+        counts = self.tokenize_scenes(folder, split, layout)
+        for path in sorted((folder / "texts").glob("*.json")):
+            texts = _read_texts(path)
+            counts[path.stem] = self.tokenize_texts(texts, layout.text_file(split, path.stem))
+        return counts
+
+    def tokenize_scenes(
+        self,
+        folder: Path,
+        split: str,
+        layout: ReleasedLayout,
+        keys: Mapping[str, str] | None = None,
+    ) -> dict[str, int]:
+        """Write the image and the scene file of ``folder``; how many entries of each.
+
+        ``keys`` are those of the wanted pictures, by file name; None: all, under their names.
+        """
+        self._check_codes()
+        found = list_pictures(folder)
+        wanted = {path.name: path.name for path in found} if keys is None else keys
+        pictures = {wanted[path.name]: path for path in found if path.name in wanted}
+        scenes = {key: folder / "scenes" / f"{path.stem}.json" for key, path in pictures.items()}
+        return {
+            "images": _write_entries(layout.image_file(split), self._images(pictures)),
+            "scenes": _write_entries(layout.scene_file(split), self._scenes(scenes)),
+        }
+
+    def tokenize_texts(self, texts: Mapping[str, str], target: Path) -> int:
+        """Write texts by key to ``target``; how many."""
+        return _write_entries(target, self._texts(texts))
+
+    def _check_codes(self) -> None:
+        found, expected = self.vqgan.config.n_embed, self.codec.vocabulary.num_image_codes
+        if found != expected:
+            raise InputError(
+                f"VQGAN: it has {found} codes, but vocabulary '{self.codec.vocabulary.name}' has "
+                f"ids for {expected}. Choose the vocabulary or the VQGAN to match."
+            )
+
+    def _images(self, pictures: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
+        keys, paths = list(pictures), list(pictures.values())
+        starts = range(0, len(paths), self.vqgan.batch_size)
+        for start in tqdm(starts, desc="images", unit="batch", disable=None):
+            part = slice(start, start + self.vqgan.batch_size)
+            batch = load_pictures(paths[part], self.image_size)
+            codes = self.vqgan.encode(batch)
+            yield from zip(keys[part], codes.reshape(len(batch), -1), strict=True)
+
+    def _scenes(self, scenes: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
+        for key, path in tqdm(scenes.items(), desc="scenes", unit="scene", disable=None):
+            scene = read_json(path, "scene")
+            if not isinstance(scene, dict) or not isinstance(scene.get("objects"), list):
+                raise InputError(f"scene: {path}: expected an object with a list 'objects'.")
+            objects = self._ordered(scene, path)
+            ids = self.codec.encode(objects, str(path))
+            yield key, {"token_ids": ids, "string": self.codec.string(objects, str(path))}
+
+    def _ordered(self, scene: dict[str, Any], path: Path) -> list[Any]:
+        if self.object_order == "file":
+            return list(scene["objects"])
+        try:
+            behind = scene["directions"]["behind"]
+            return sorted(
+                scene["objects"], key=lambda item: -float(np.dot(item["3d_coords"], behind))
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"scene: {path}: far-to-near needs 'directions.behind' and '3d_coords': {error}. "
+                "Use the order of the file."
+            ) from None
+
+    def _texts(self, texts: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+        vocabulary = self.codec.vocabulary
+        start, end = vocabulary.marker_id(TEXT_START), vocabulary.marker_id(TEXT_END)
+        for key, text in texts.items():
+            ids = [start, *self.codec.tokenizer.encode(text), end]
+            yield key, {"token_ids": ids, "string": f"{TEXT_START}{text}{TEXT_END}"}
+
+
+def copy_originals(folder: Path, target: Path, stems: Collection[str] | None = None) -> None:
+    """Copy pictures and scenes of ``folder`` to ``target``; of some stems only, or None: all."""
+    for kind in ("images", "scenes"):
+        (target / kind).mkdir(parents=True, exist_ok=True)
+        for path in sorted((folder / kind).iterdir()):
+            if stems is None or path.stem in stems:
+                shutil.copyfile(path, target / kind / path.name)
+
+
+def _read_texts(path: Path) -> dict[str, str]:
+    texts = read_json(path, "texts")
+    if not isinstance(texts, dict) or not all(isinstance(t, str) for t in texts.values()):
+        raise InputError(f"texts: {path}: expected one object of texts by key.")
+    return texts
+
+
+def _write_entries(path: Path, entries: Iterable[tuple[str, Any]]) -> int:
+    """Write {key: value} as it comes, one entry a line, all or nothing; the number of entries."""
+    count = 0
+    with atomic_file(path) as temporary, temporary.open("wb") as stream:
+        for key, value in entries:
+            stream.write(b",\n" if count else b"{\n")
+            stream.write(orjson.dumps(key) + b": ")
+            stream.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+            count += 1
+        stream.write(b"\n}\n" if count else b"{}\n")
+    return count

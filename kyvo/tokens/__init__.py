@@ -1,0 +1,1 @@
+"""Ids: the vocabulary that owns them, text as ids, and the order of a sample's segments."""

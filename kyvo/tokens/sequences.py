@@ -1,0 +1,218 @@
+"""Tasks as ordered lists of segments; tokens and labels of a sample. Nothing else knows the layout.
+
+    BOS <inputs in the task's order> [OUTPUT-START] <outputs in the task's order> EOS
+
+A task is written ``inputs-outputs`` with I (image), 3 (scene), T (text), Q (question) and
+A (answer), for example ``I+3+T-I+3``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from kyvo.common.errors import InputError
+from kyvo.images.order import centre_first
+from kyvo.tokens.vocabulary import IMAGE_END, IMAGE_START, OUTPUT_START, Vocabulary
+
+Modality = Literal["image", "three_d", "text"]
+Side = Literal["source", "target"]
+# Which images are written centre-first: those that the model generates; all but a task's raster
+# source (the reference's reorder_image_tokens: true); or none.
+CentreFirst = Literal["generated", "all", "none"]
+IGNORED_LABEL = -100
+
+_LETTERS: dict[str, Modality] = {
+    "I": "image",
+    "3": "three_d",
+    "T": "text",
+    "Q": "text",
+    "A": "text",
+}
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One image, scene or text of a sequence, and the file side that it comes from."""
+
+    modality: Modality
+    side: Side
+
+    @property
+    def source_name(self) -> str:
+        """The data set's name for it, such as ``image_source``."""
+        return f"{self.modality}_{self.side}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a sequence reads and writes.
+
+    Attributes:
+        name: the task string.
+        inputs, outputs: segments in order.
+        raster_source: the source image stays in raster order whatever is centre-first.
+        skipped_labels: labels after OUTPUT-START that carry no loss either.
+    """
+
+    name: str
+    inputs: tuple[Segment, ...]
+    outputs: tuple[Segment, ...]
+    raster_source: bool = False
+    skipped_labels: int = 0
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Inputs, then outputs."""
+        return self.inputs + self.outputs
+
+    def is_centre_first(self, segment: Segment, which: CentreFirst) -> bool:
+        """Whether ``segment`` is an image written centre-first."""
+        if segment.modality != "image" or which == "none":
+            return False
+        if which == "generated":
+            return segment in self.outputs
+        return not (self.raster_source and segment.side == "source")
+
+
+def _task(name: str, *, own: bool = False, raster_source: bool = False, skip: int = 0) -> Task:
+    """Read ``inputs-outputs``; with ``own`` the outputs are the sample's own (source) files."""
+    inputs, outputs = name.split("-")[:2]
+    side: Side = "source" if own else "target"
+    return Task(
+        name,
+        tuple(Segment(_LETTERS[letter], "source") for letter in inputs.split("+")),
+        tuple(Segment(_LETTERS[letter], side) for letter in outputs.split("+")),
+        raster_source,
+        skip,
+    )
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        _task("3-I", own=True),
+        _task("I-3", own=True),
+        # An ablation: the loss starts at the fourth code, after IMAGE-START and three codes.
+        _task("3-I-first3output", own=True, skip=4),
+        _task("I+3+T-I+3", raster_source=True),
+        _task("3+I+T-3+I", raster_source=True),
+        _task("I+3+Q-A"),
+        _task("3+I+Q-A"),
+        _task("I+Q-A"),
+        _task("3+T-3"),
+        _task("I+3+T-3"),
+        _task("I+T-I+3"),
+        _task("I+T-3"),
+        _task("I+T-I"),
+        _task("I+T-T"),
+        _task("I+3+T-T"),
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """The task called ``name``; InputError lists the tasks if there is none."""
+    if name not in TASKS:
+        raise InputError(f"no task '{name}'; known: {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sequence.
+
+    Attributes:
+        tokens: ids, int64 (length,).
+        labels: the same, -100 where ignored; not shifted: label t is token t.
+        prompt_length: the prompt ends with OUTPUT-START.
+        window_start: where first-token weighting begins; None without an output image.
+    """
+
+    tokens: np.ndarray
+    labels: np.ndarray
+    prompt_length: int
+    window_start: int | None
+
+
+@dataclass(frozen=True)
+class SequenceBuilder:
+    """Builds the samples of one task.
+
+    Attributes:
+        centre_first: which images are written centre-first.
+        no_loss_on_input: ignore labels up to and including OUTPUT-START.
+    """
+
+    vocabulary: Vocabulary
+    task: Task
+    centre_first: CentreFirst = "generated"
+    no_loss_on_input: bool = True
+
+    def build(self, contents: Mapping[Segment, np.ndarray]) -> Sample:
+        """The sample whose segments hold ``contents``: codes of images, ids of scenes and texts."""
+        prompt = [self._bos, *(self._ids(s, contents[s]) for s in self.task.inputs), self._out]
+        output = [*(self._ids(s, contents[s]) for s in self.task.outputs), self._eos]
+        tokens = np.concatenate(prompt + output)
+        prompt_length = sum(map(len, prompt))
+        labels = tokens.copy()
+        if self.no_loss_on_input:
+            labels[: prompt_length + self.task.skipped_labels] = IGNORED_LABEL
+        return Sample(tokens, labels, prompt_length, self._window_start(output, prompt_length))
+
+    def length(self, segment_lengths: Mapping[Segment, np.ndarray]) -> np.ndarray:
+        """Sequence lengths from the stored lengths of the segments, elementwise."""
+        end = 1
+        return self.prompt_length(segment_lengths) + _sum(segment_lengths, self.task.outputs) + end
+
+    def prompt_length(self, segment_lengths: Mapping[Segment, np.ndarray]) -> np.ndarray:
+        """Lengths up to and including OUTPUT-START, elementwise."""
+        brackets = 2  # BOS and OUTPUT-START
+        return _sum(segment_lengths, self.task.inputs) + brackets
+
+    def _window_start(self, output: list[np.ndarray], prompt_length: int) -> int | None:
+        """The second label with loss, or IMAGE-START itself where a scene comes first.
+
+        That difference is the reference's.
+        """
+        modalities = [segment.modality for segment in self.task.outputs]
+        if "image" not in modalities:
+            return None
+        before = sum(map(len, output[: modalities.index("image")]))
+        return prompt_length + (before or self.task.skipped_labels + 1)
+
+    def _ids(self, segment: Segment, content: np.ndarray) -> np.ndarray:
+        if segment.modality != "image":
+            return content
+        if self.task.is_centre_first(segment, self.centre_first):
+            content = content[centre_first(len(content))]
+        return np.concatenate([self._boi, content + self.vocabulary.image.start, self._eoi])
+
+    @cached_property
+    def _bos(self) -> np.ndarray:
+        return np.array([self.vocabulary.bos])
+
+    @cached_property
+    def _eos(self) -> np.ndarray:
+        return np.array([self.vocabulary.eos])
+
+    @cached_property
+    def _out(self) -> np.ndarray:
+        return np.array([self.vocabulary.marker_id(OUTPUT_START)])
+
+    @cached_property
+    def _boi(self) -> np.ndarray:
+        return np.array([self.vocabulary.marker_id(IMAGE_START)])
+
+    @cached_property
+    def _eoi(self) -> np.ndarray:
+        return np.array([self.vocabulary.marker_id(IMAGE_END)])
+
+
+def _sum(segment_lengths: Mapping[Segment, np.ndarray], segments: Sequence[Segment]) -> np.ndarray:
+    """Summed lengths of segments; images get their two markers, the others have theirs stored."""
+    around = {"image": 2, "three_d": 0, "text": 0}
+    parts = [segment_lengths[s] + around[s.modality] for s in segments]
+    return np.asarray(np.sum(parts, axis=0))

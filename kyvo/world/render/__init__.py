@@ -1,0 +1,1 @@
+"""Renderers: the project's ray tracer in PyTorch and Triton, and Mitsuba."""

@@ -1,0 +1,235 @@
+"""Path-traced pictures with Mitsuba 3: slower than the project's tracer, nearer to Blender's.
+
+The optional package ``mitsuba`` renders the scene that the tracer reads: the same camera, lamps,
+ground and solids. What the tracer only fits (light between surfaces) is simulated here. Grounds of
+other colours than CLEVR's, and skies, are left out.
+"""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kyvo.common.errors import InputError, MissingDependencyError
+from kyvo.world.camera import view_axes
+from kyvo.world.constants import (
+    GROUND_ALBEDO,
+    HALF_WIDTH,
+    LAMPS,
+    SHAPES,
+    SUN,
+    SUN_DISTANCE,
+    Lamp,
+)
+from kyvo.world.render.meshes import ground_mesh, solid_mesh, write_ply
+from kyvo.world.render.scene_batch import SceneReader, Solid, read_clevr_scene
+
+SAMPLES_PER_PIXEL = 64
+MAX_DEPTH = 6
+"""Length of a light path, in surfaces."""
+SHARP_ALPHA = 0.02
+"""Metals' sharp lobe; CLEVR's 0.01 gives fireflies."""
+NEAR_SUN = 100.0
+"""Metres: as far off as the sun need be; its size goes along."""
+EXPOSURE = 0.89
+"""All light is multiplied by it. The lamps' watts were found with a tracer whose light falls once;
+with the bounces that come on top of it here, this makes pictures of CLEVR's brightness. Found by:
+``benchmarks/renderers.py --split train --scenes 40 --size 64 --mitsuba-samples 256``.
+"""
+
+MitsubaNode = dict[str, Any]
+
+
+def render_with_mitsuba(
+    scenes: Sequence[dict[str, Any]],
+    height: int,
+    width: int,
+    samples_per_pixel: int = SAMPLES_PER_PIXEL,
+    device: str = "cpu",
+    seed: int = 0,
+    read: SceneReader = read_clevr_scene,
+) -> np.ndarray:
+    """Render scenes as ``kyvo.world.render`` does: uint8 (B, height, width, 3), sRGB.
+
+    Two runs differ at the level of noise. ``device`` cpu uses Mitsuba's scalar variant, cuda its
+    CUDA one. ``samples_per_pixel`` is rounded up to whole paths through each pixel of the finer
+    film.
+
+    Raises:
+        InputError: a scene is not understood, or a number is not positive.
+        MissingDependencyError: Mitsuba is not installed.
+    """
+    if min(height, width, samples_per_pixel) < 1:
+        raise InputError("render: height, width and samples_per_pixel: expected 1 or more.")
+    mitsuba = _mitsuba(device)
+    film = _film_size(height, width)
+    paths = math.ceil(samples_per_pixel * height * width / math.prod(film))
+    pictures = np.empty((len(scenes), height, width, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        _write_meshes(folder)
+        for index, scene in enumerate(scenes):
+            name = f"scene {index} ({scene.get('image_filename', 'no image_filename')})"
+            content = read(scene, name)
+            nodes = _scene_nodes(content.viewpoints, content.solids, folder, mitsuba)
+            nodes["sensor"] = _camera(content.viewpoints[0], film, paths, mitsuba)
+            linear_HW3 = np.array(mitsuba.render(mitsuba.load_dict(nodes), seed=seed))
+            pictures[index] = _squeeze(EXPOSURE * linear_HW3[..., :3], height, width)
+    return pictures
+
+
+def _mitsuba(device: str) -> Any:
+    try:
+        import mitsuba
+    except ImportError:
+        raise MissingDependencyError("mitsuba", "this renderer", "mitsuba") from None
+    variant = "cuda_ad_rgb" if str(device).startswith("cuda") else "scalar_rgb"
+    mitsuba.set_variant(variant)
+    mitsuba.set_log_level(mitsuba.LogLevel.Error)
+    return mitsuba
+
+
+def _write_meshes(folder: Path) -> None:
+    write_ply(ground_mesh(), folder / "ground.ply")
+    for shape in SHAPES:
+        write_ply(solid_mesh(shape), folder / f"{shape}.ply")
+
+
+def _scene_nodes(
+    viewpoints: Sequence[Sequence[float]], solids: Sequence[Solid], folder: Path, mitsuba: Any
+) -> MitsubaNode:
+    nodes: MitsubaNode = {
+        "type": "scene",
+        # Volumetric, because it alone lets light through surfaces without a material: the lamps.
+        "integrator": {"type": "volpath", "max_depth": MAX_DEPTH},
+        "ground": {
+            "type": "ply",
+            "filename": str(folder / "ground.ply"),
+            "bsdf": {"type": "twosided", "bsdf": _diffuse((GROUND_ALBEDO,) * 3)},
+        },
+    }
+    _, *lamps, sun = viewpoints
+    for lamp, position in zip(LAMPS, lamps, strict=True):
+        nodes[lamp.name] = _lamp(lamp, position, lamp.edge, mitsuba)
+    nearer = NEAR_SUN / SUN_DISTANCE
+    nodes["sun"] = _lamp(SUN, [nearer * x for x in sun], nearer * SUN.edge, mitsuba, nearer**2)
+    for index, solid in enumerate(solids):
+        nodes[f"solid_{index}"] = _solid(solid, folder, mitsuba)
+    return nodes
+
+
+def _camera(
+    position: Sequence[float], film: tuple[int, int], paths: int, mitsuba: Any
+) -> MitsubaNode:
+    height, width = film
+    return {
+        "type": "perspective",
+        "fov_axis": "x",
+        "fov": math.degrees(2 * math.atan(HALF_WIDTH)),
+        "to_world": _look_at(position, mitsuba),
+        # Their noise is that of four times as many independent samples.
+        "sampler": {"type": "multijitter", "sample_count": paths},
+        "film": {
+            "type": "hdrfilm",
+            "height": height,
+            "width": width,
+            "rfilter": {"type": "box"},
+            "pixel_format": "rgb",
+        },
+    }
+
+
+def _lamp(
+    lamp: Lamp, position: Sequence[float], edge: float, mitsuba: Any, share: float = 1.0
+) -> MitsubaNode:
+    """A square that shines at the origin and that light goes through."""
+    radiance = share * lamp.watts / (math.pi * edge**2)
+    return {
+        "type": "rectangle",
+        "to_world": _look_at(position, mitsuba) @ mitsuba.ScalarTransform4f().scale(edge / 2),
+        "bsdf": {"type": "null"},
+        "emitter": {
+            "type": "area",
+            "radiance": {"type": "rgb", "value": [radiance * color for color in lamp.color]},
+        },
+    }
+
+
+def _solid(solid: Solid, folder: Path, mitsuba: Any) -> MitsubaNode:
+    """A unit shape, stretched, turned and moved."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(solid.axes).T * np.array(solid.half)
+    matrix[:3, 3] = solid.center
+    return {
+        "type": "ply",
+        "filename": str(folder / f"{solid.shape}.ply"),
+        "to_world": mitsuba.ScalarTransform4f(matrix),
+        "bsdf": {"type": "twosided", "bsdf": _metal(solid) if solid.metal else _rubber(solid)},
+    }
+
+
+def _rubber(solid: Solid) -> MitsubaNode:
+    """Diffuse with a weak sheen."""
+    return {
+        "type": "principled",
+        "base_color": {"type": "rgb", "value": list(solid.albedo)},
+        "roughness": 0.6,
+        "specular": 0.2,
+    }
+
+
+def _metal(solid: Solid) -> MitsubaNode:
+    """A dull and a sharp lobe of GGX, tinted."""
+
+    def lobe(alpha: float) -> MitsubaNode:
+        tint = {"type": "rgb", "value": list(solid.albedo)}
+        lobe = {"type": "roughconductor", "distribution": "ggx", "material": "none"}
+        return {**lobe, "alpha": alpha, "specular_reflectance": tint}
+
+    return {"type": "blendbsdf", "weight": 0.6, "dull": lobe(0.2), "sharp": lobe(SHARP_ALPHA)}
+
+
+def _diffuse(albedo: Sequence[float]) -> MitsubaNode:
+    return {"type": "diffuse", "reflectance": {"type": "rgb", "value": list(albedo)}}
+
+
+def _look_at(position: Sequence[float], mitsuba: Any) -> Any:
+    """The transform of something at ``position`` that looks at the origin without roll."""
+    _, up, _ = view_axes(np.asarray(position, dtype=np.float64))
+    return mitsuba.ScalarTransform4f().look_at(
+        origin=list(position), target=[0, 0, 0], up=up.tolist()
+    )
+
+
+def _film_size(height: int, width: int) -> tuple[int, int]:
+    """A 4:3 picture at least three times as fine: Mitsuba's pixels are square.
+
+    Those of a square picture are averages of 3 x 4 whole ones.
+    """
+    unit = max(height, width)
+    return 3 * unit, 4 * unit
+
+
+def _squeeze(linear_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Average into the pixels of the squeezed picture; sRGB, uint8.
+
+    Rarely a path is not finite: its pixel of the film is left out.
+    """
+    is_good_HW1 = np.isfinite(linear_HW3).all(-1, keepdims=True)
+    weighted_HW4 = np.concatenate([np.where(is_good_HW1, linear_HW3, 0), is_good_HW1], -1)
+    *channels, weight = (
+        np.asarray(Image.fromarray(channel).resize((width, height), Image.Resampling.BOX))
+        for channel in np.moveaxis(weighted_HW4.astype(np.float32), -1, 0)
+    )
+    return encode_srgb(np.stack(channels, -1) / np.maximum(weight, 1e-6)[..., None])
+
+
+def encode_srgb(linear: np.ndarray) -> np.ndarray:
+    """Linear light as sRGB levels, uint8 (IEC 61966-2-1)."""
+    light = np.clip(linear, 0, 1)
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.round(255 * encoded).astype(np.uint8)

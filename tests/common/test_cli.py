@@ -1,0 +1,82 @@
+"""What a command does with errors: one line and the right exit status."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+import kyvo.common.cli
+from kyvo.common.errors import InputError, MissingDependencyError
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (InputError("scenes: a.json: no such file"), 1, "error: scenes: a.json: no such file\n"),
+        (
+            MissingDependencyError("matplotlib", "the report", "report"),
+            1,
+            "error: the report needs the package 'matplotlib', which is not installed. "
+            'Install it with: pip install "kyvo[report]"\n',
+        ),
+        (
+            FileExistsError(17, "File exists", "runs/x"),
+            1,
+            "error: runs/x: File exists. Check the path, its permissions and the disk.\n",
+        ),
+        (
+            OSError(28, "No space left on device"),
+            1,
+            "error: No space left on device. Check the path, its permissions and the disk.\n",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_errors_of_users(
+    error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(_: Sequence[str]) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        kyvo.common.cli.run(main)
+    assert caught.value.code == status
+    assert capsys.readouterr().err == line
+
+
+def test_our_own_faults_keep_their_traceback() -> None:
+    def main(_: Sequence[str]) -> None:
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        kyvo.common.cli.run(main)
+
+
+def test_arguments_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[str] = []
+    monkeypatch.setattr(sys, "argv", ["script.py", "--flag", "value"])
+    kyvo.common.cli.run(received.extend)
+    assert received == ["--flag", "value"]
+
+
+def test_overrides_may_stand_anywhere() -> None:
+    argv = ["--config", "x.yaml", "batch_size=4", "runs/lr=1/y.yaml", "--tau=0.05", "model.x=[1]"]
+    argv.append("note=" + "x" * 300)
+    rest, overrides = kyvo.common.cli.split_overrides(argv)
+    assert rest == ["--config", "x.yaml", "runs/lr=1/y.yaml", "--tau=0.05"]
+    assert overrides == ["batch_size=4", "model.x=[1]", "note=" + "x" * 300]
+
+
+def test_a_reader_that_leaves_early_is_no_fault() -> None:
+    code = (
+        "import kyvo.common.cli\n"
+        "def main(argv):\n"
+        "    for i in range(100000): print(i)\n"
+        "kyvo.common.cli.run(main)\n"
+    )
+    command = f"{sys.executable} -c '{code}' | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout == f"0\n{128 + signal.SIGPIPE}\n"
+    assert done.stderr == ""

@@ -1,0 +1,135 @@
+"""A world to the released layout: entries, order, texts, refusals; read back by the data set."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scene_samples import CODECS
+
+from kyvo.common.errors import InputError
+from kyvo.data.dataset import kyvo_dataset
+from kyvo.images.codec import ImageCodec
+from kyvo.images.preprocessing import load_pictures, to_model_range
+from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.prepare.layout import ReleasedLayout
+from kyvo.prepare.tokenization import WorldTokenizer, copy_originals
+
+SIZE, CODES = 16, 64
+
+
+def _model(n_embed: int = 512) -> VQGAN:
+    torch.manual_seed(0)
+    shape = {"z_channels": 8, "resolution": SIZE, "ch": 32, "ch_mult": (1, 1), "num_res_blocks": 1}
+    return VQGAN(VQGANConfig(embed_dim=4, n_embed=n_embed, attn_resolutions=(), **shape)).eval()
+
+
+def _object(x: float, y: float, color: str) -> dict[str, object]:
+    return {
+        "size": "large", "color": color, "material": "metal", "shape": "cube",
+        "3d_coords": [x, y, 0.7], "rotation": 12.0,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    folder = tmp_path / "world" / "train"
+    for kind in ("images", "scenes", "texts"):
+        (folder / kind).mkdir(parents=True)
+    for index in range(5):
+        name = f"CLEVR_train_{index:06d}"
+        pixels = random.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
+        objects = [_object(1.0, -1.012, "red"), _object(-2.0, 0.5, "blue")]
+        scene = {
+            "image_filename": f"{name}.png",
+            "objects": objects,
+            "directions": {"behind": [-1.0, 0.0, 0.0]},
+        }
+        (folder / "scenes" / f"{name}.json").write_text(json.dumps(scene))
+    texts = {"CLEVR_train_000000.png": "Take out the red cube"}
+    (folder / "texts" / "text_instructions.json").write_text(json.dumps(texts))
+    return tmp_path / "world"
+
+
+def test_entries_are_what_codec_and_vqgan_say(world: Path, tmp_path: Path) -> None:
+    model, codec = _model(), CODECS["clevr"]
+    layout = ReleasedLayout(tmp_path / "data", "clevr")
+    tokenizer = WorldTokenizer(codec, ImageCodec(model, batch_size=2), SIZE)
+    counts = tokenizer.tokenize_split(world, "train", layout)
+    assert counts == {"images": 5, "scenes": 5, "text_instructions": 1}
+
+    images = json.loads(layout.image_file("train").read_text())
+    paths = sorted((world / "train/images").iterdir())
+    codes = model.encode(to_model_range(load_pictures(paths, SIZE))).flatten(1).tolist()
+    assert images == dict(zip((path.name for path in paths), codes, strict=True))
+
+    scenes = json.loads(layout.scene_file("train").read_text())
+    objects, report = codec.read(scenes["CLEVR_train_000002.png"]["token_ids"])
+    assert not report.reasons
+    assert [item["color"] for item in objects] == ["red", "blue"]
+    assert objects[0]["3d_coords"] == [1.0, -1.0, 0.7]
+    assert scenes["CLEVR_train_000002.png"]["string"].startswith("[SCENE-START][OBJECT-START]")
+
+    text = json.loads(layout.text_file("train", "text_instructions").read_text())
+    entry = text["CLEVR_train_000000.png"]
+    assert entry["string"] == "[TEXT-START]Take out the red cube[TEXT-END]"
+    assert codec.tokenizer.decode(entry["token_ids"][1:-1]) == "Take out the red cube"
+
+
+def test_far_objects_come_first_where_asked(world: Path, tmp_path: Path) -> None:
+    layout = ReleasedLayout(tmp_path / "data", "clevr")
+    tokenizer = WorldTokenizer(
+        CODECS["clevr"], ImageCodec(_model()), SIZE, object_order="far-to-near"
+    )
+    tokenizer.tokenize_split(world, "train", layout)
+    scenes = json.loads(layout.scene_file("train").read_text())
+    objects, _ = CODECS["clevr"].read(scenes["CLEVR_train_000000.png"]["token_ids"])
+    assert [item["color"] for item in objects] == ["blue", "red"]
+
+
+def test_the_data_set_reads_what_was_written(world: Path, tmp_path: Path) -> None:
+    codec = CODECS["clevr"]
+    layout = ReleasedLayout(tmp_path / "data", "clevr")
+    WorldTokenizer(codec, ImageCodec(_model()), SIZE).tokenize_split(world, "train", layout)
+    copy_originals(world / "train", layout.originals)
+    dataset = kyvo_dataset(
+        vocabulary=codec.vocabulary,
+        task="I-3",
+        image_source=str(layout.image_file("train")),
+        three_d_source=str(layout.scene_file("train")),
+        codes_per_image=CODES,
+    )
+    assert len(dataset) == 5
+    assert len(list((layout.originals / "images").glob("*.png"))) == 5
+    assert len(list((layout.originals / "scenes").glob("*.json"))) == 5
+
+
+def test_misfits_are_refused(world: Path, tmp_path: Path) -> None:
+    layout = ReleasedLayout(tmp_path / "data", "clevr")
+    with pytest.raises(InputError, match="it has 64 codes"):
+        WorldTokenizer(CODECS["clevr"], ImageCodec(_model(64)), SIZE).tokenize_split(
+            world, "train", layout
+        )
+    (world / "train/scenes/CLEVR_train_000003.json").unlink()
+    with pytest.raises(InputError, match="CLEVR_train_000003"):
+        WorldTokenizer(CODECS["clevr"], ImageCodec(_model()), SIZE).tokenize_split(
+            world, "train", layout
+        )
+    assert not layout.scene_file("train").exists()
+
+
+def test_names_follow_the_released_families() -> None:
+    names = {
+        suffix: ReleasedLayout(Path("r"), "d", suffix).image_file("test").name
+        for suffix in ("", "source", "for_vqa", ReleasedLayout.suffix)
+    }
+    assert names == {
+        "": "test_vqgan_indices.json",
+        "source": "test_vqgan_indices_source.json",
+        "for_vqa": "test_vqgan_indices_for_vqa.json",
+        ReleasedLayout.suffix: "test_vqgan_indices_merged_for_rendering_and_recognition.json",
+    }
