@@ -139,7 +139,7 @@ def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokeni
 
 
 def _shipped(vocabulary: Vocabulary) -> Path:
-    return Path(str(files("kyvo").joinpath(str(vocabulary.shipped_tokenizer))))
+    return Path(str(files(__package__).joinpath(str(vocabulary.shipped_tokenizer))))
 
 
 def _file_in(path: Path) -> Path:
