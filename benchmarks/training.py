@@ -260,7 +260,7 @@ class Bench:
             model: KyvoModel = self.model.component.build(vocabulary=self.vocabulary)
             codebook = model.tok_embeddings.vqgan_codebook.weight
             model.tok_embeddings.set_codebook(torch.randn_like(codebook))
-        return model.place(self.device, dtype)
+        return model.to(self.device, dtype)
 
     def measure(self, case: Case, workload: Workload, steps: int, rounds: int) -> Measured:
         """Rates of ``rounds`` times ``steps`` steps after a warm-up."""

@@ -66,7 +66,7 @@ def language_loss(
         chunk: labelled positions per pass through the head; 0: all at once.
         is_compiled: compile what turns logits into their gradient, instead of one kernel each.
     """
-    hidden_ND = model.hidden_at(batch.tokens_BL, batch.positions_N)
+    hidden_ND = model.hidden_states(batch.tokens_BL, batch.positions_N)
     weights_N = _normalised_weights(batch, normalization)
     score = compiled_score() if is_compiled else _score
     alignment = _GPU_ALIGNMENT if hidden_ND.is_cuda else 1

@@ -30,7 +30,7 @@ def build_model(config: TrainingConfig, device: torch.device) -> KyvoModel:
     load_start(model, config)
     codebook = load_codebook(config.codebook, vocabulary.num_image_codes)
     model.tok_embeddings.set_codebook(torch.from_numpy(codebook))
-    return model.place(device, weight_dtype(config.precision))
+    return model.to(device, weight_dtype(config.precision))
 
 
 def accelerate(model: KyvoModel, config: TrainingConfig) -> None:
@@ -67,7 +67,7 @@ def find_start(config: TrainingConfig) -> Path | None:
 def load_start(model: KyvoModel, config: TrainingConfig) -> None:
     """Load what training starts from: a trained Kyvo, else Llama, else nothing (random weights).
 
-    With an ``outline`` of the model only names and shapes are compared.
+    With a model on the meta device only names and shapes are compared.
 
     Raises:
         InputError: no such weights, or they do not fit.
@@ -75,7 +75,7 @@ def load_start(model: KyvoModel, config: TrainingConfig) -> None:
     if config.checkpoint is not None:
         load_released(model, find_weights(config.checkpoint))
     elif config.llama_weights is not None:
-        load_llama(model, config.llama_weights, config.head_start)
+        load_llama(model, config.llama_weights, config.lm_head_init)
 
 
 def check_lengths(dataset: KyvoDataset, max_seq_len: int, multiple: int = 1) -> None:
