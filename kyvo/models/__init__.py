@@ -10,7 +10,11 @@ from kyvo.models.builders import (
     resolve_dtype,
 )
 from kyvo.models.checkpoints import (
+    MODEL,
+    OPTIMIZER,
+    STATE,
     Checkpoint,
+    Files,
     find_weights,
     latest_checkpoint,
     save_checkpoint,
@@ -25,7 +29,11 @@ from kyvo.models.weights import (
 )
 
 __all__ = [
+    "MODEL",
+    "OPTIMIZER",
+    "STATE",
     "Checkpoint",
+    "Files",
     "KyvoModel",
     "check_codebook",
     "find_llama",
