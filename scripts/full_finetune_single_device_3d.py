@@ -20,6 +20,10 @@ from kyvo.common.files import atomic_file, folder_lock
 from kyvo.data.batches import Batch, LossWeighting, length_buckets, make_loader
 from kyvo.data.dataset import KyvoDataset
 from kyvo.models import (
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    Files,
     latest_checkpoint,
     load_released_state,
     released_state_dict,
@@ -188,11 +192,12 @@ class FullFinetuneRecipeSingleDevice3D:
             "optimizer": values,
             "meter": self.meter.sums(),
         }
-        weights = released_state_dict(self.model)
-        tensors |= random_state()
-        save_checkpoint(
-            self.config.output_dir, self.step, weights, tensors, state, self.config.keep_checkpoints
-        )
+        files: Files = {
+            MODEL: released_state_dict(self.model),
+            OPTIMIZER: tensors | random_state(),
+            STATE: state,
+        }
+        save_checkpoint(self.config.output_dir, self.step, files, self.config.keep_checkpoints)
 
     def _resume(self) -> None:
         folder = self.config.output_dir

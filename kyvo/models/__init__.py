@@ -9,7 +9,11 @@ from kyvo.models.builders import (
     resolve_dtype,
 )
 from kyvo.models.checkpoints import (
+    MODEL,
+    OPTIMIZER,
+    STATE,
     Checkpoint,
+    Files,
     find_weights,
     latest_checkpoint,
     save_checkpoint,
@@ -26,8 +30,12 @@ from kyvo.models.weights import (
 )
 
 __all__ = [
+    "MODEL",
+    "OPTIMIZER",
+    "STATE",
     "CacheStep",
     "Checkpoint",
+    "Files",
     "KVCache",
     "KyvoModel",
     "build_on_meta",
