@@ -1,4 +1,4 @@
-"""Train the image tokenizer (a VQGAN) on folders of pictures.
+"""Train the image tokenizer (a VQGAN) on folders of images.
 
 Writes OUTPUT/metrics.jsonl, OUTPUT/codebook.npy and the model's run folder OUTPUT/NAME.
 """

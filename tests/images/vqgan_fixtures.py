@@ -1,4 +1,4 @@
-"""What the VQGAN tests share: a small shape, weights by name, pictures on disk."""
+"""What the VQGAN tests share: a small shape, weights by name, images on disk."""
 
 import zlib
 from pathlib import Path
@@ -38,20 +38,20 @@ def with_named_weights(model: VQGAN) -> VQGAN:
     return model.eval()
 
 
-def random_pictures(count: int, size: int = 32) -> np.ndarray:
+def random_images(count: int, size: int = 32) -> np.ndarray:
     """Smooth coloured blobs on grey, uint8 (count, size, size, 3), different each."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:size, :size]
-    pictures = np.full((count, size, size, 3), 128, np.uint8)
-    for picture in pictures:
+    images = np.full((count, size, size, 3), 128, np.uint8)
+    for image in images:
         centre, radius = rng.integers(4, size - 4, 2), rng.integers(3, 8)
         inside = (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 < radius**2
-        picture[inside] = rng.integers(0, 256, 3)
-    return pictures
+        image[inside] = rng.integers(0, 256, 3)
+    return images
 
 
-def write_pictures(folder: Path, pictures: np.ndarray) -> Path:
+def write_images(folder: Path, images: np.ndarray) -> Path:
     (folder / "images").mkdir(parents=True)
-    for index, picture in enumerate(pictures):
-        Image.fromarray(picture).save(folder / "images" / f"{index:03d}.png")
+    for index, image in enumerate(images):
+        Image.fromarray(image).save(folder / "images" / f"{index:03d}.png")
     return folder

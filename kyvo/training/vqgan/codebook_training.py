@@ -20,7 +20,7 @@ class CodebookConfig:
 
     method: Literal["ema", "gradient"]  # moving averages of their vectors, or the optimiser
     start_step: int  # until this step the decoder sees unquantised features
-    start_pictures: int  # pictures whose features the k-means start clusters
+    start_images: int  # images whose features the k-means start clusters
     ema_decay: float  # of the moving averages of counts and vectors, per step
     revive_below: float  # a code used less than this share of the mean use is dead
     revive_every: int  # steps between revivals

@@ -1,4 +1,4 @@
-"""Training a VQGAN on folders of pictures.
+"""Training a VQGAN on folders of images.
 
 Shape legend: B batch, C channels, H height, W width, D embedding dimensions, N = B x H x W rows.
 """
@@ -21,13 +21,13 @@ from kyvo.common.devices import resolve_device, resolve_precision
 from kyvo.common.errors import InputError, Problems
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.codebook import save_codebook
-from kyvo.images.preprocessing import list_pictures, load_picture, to_model_range
+from kyvo.images.preprocessing import list_images, load_image, to_model_range
 from kyvo.images.quantizers import as_rows
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.training.muon import MuonAdamW
 from kyvo.training.vqgan.codebook_training import CodebookConfig, CodebookTrainer, codebook_use
 from kyvo.training.vqgan.discriminator import PatchDiscriminator
-from kyvo.training.vqgan.feature_scale import picture_metric, scale_features
+from kyvo.training.vqgan.feature_scale import pixel_metric, scale_features
 from kyvo.training.vqgan.losses import (
     LossConfig,
     adaptive_weight,
@@ -39,16 +39,16 @@ from kyvo.training.vqgan.losses import (
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which pictures are read, and how."""
+    """Which images are read, and how."""
 
     train: tuple[Path, ...]  # folders FOLDER/images/*.png, or FOLDER/*.png
     validation: Path | None = None  # a folder likewise; None holds back a share of train
     validation_share: float = 0.05  # share held back, where validation is None
-    validation_pictures: int = 256  # at most this many are validated on
-    crop_size: int | None = None  # cut each picture into as many squares of this side, pixels
+    validation_images: int = 256  # at most this many are validated on
+    crop_size: int | None = None  # cut each image into as many squares of this side, pixels
     crop_candidates: int = 1  # of this many random squares the one with most contrast is taken
     crop_until: float = 1.0  # share of the run after which whole frames are taken
-    num_workers: int = 0  # processes that read pictures; 0 reads in the training process
+    num_workers: int = 0  # processes that read images; 0 reads in the training process
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class VQGANTrainingConfig:
     loss: LossConfig
     codebook: CodebookConfig
     optimizer: OptimizerConfig
-    batch_size: int  # pictures per step
+    batch_size: int  # images per step
     max_steps: int  # the run ends here
     max_seconds: float | None  # or here, where the learning rate has fallen likewise
     log_every: int  # steps
@@ -94,8 +94,8 @@ class VQGANTrainingConfig:
             )
 
 
-class PictureDataset(Dataset[Tensor]):
-    """Pictures by index, float32 (3, size, size) in [-1, 1]."""
+class ImageDataset(Dataset[Tensor]):
+    """Images by index, float32 (3, size, size) in [-1, 1]."""
 
     def __init__(self, paths: Sequence[Path], size: int) -> None:
         self.paths = paths
@@ -105,26 +105,26 @@ class PictureDataset(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return to_model_range(load_picture(self.paths[index], self.size)[None])[0]
+        return to_model_range(load_image(self.paths[index], self.size)[None])[0]
 
 
 def plan_vqgan(config: VQGANTrainingConfig) -> str:
-    """Check device, pictures and weight files of a run, and say what it would do.
+    """Check device, images and weight files of a run, and say what it would do.
 
     Raises:
         InputError: listing every problem.
     """
     problems = Problems()
     problems.attempt(resolve_device, config.device)
-    pictures = problems.attempt(split_pictures, config.data, config.seed)
-    if pictures is not None:
-        problems.attempt(load_picture, pictures[0][0], config.model.resolution)
+    images = problems.attempt(split_images, config.data, config.seed)
+    if images is not None:
+        problems.attempt(load_image, images[0][0], config.model.resolution)
     problems.attempt(_load_perceptual, config.loss)
     problems.raise_any()
-    assert pictures is not None
-    train, held_out = pictures
+    assert images is not None
+    train, held_out = images
     return (
-        f"{len(train)} pictures of {config.model.resolution} pixels a side, {len(held_out)} held "
+        f"{len(train)} images of {config.model.resolution} pixels a side, {len(held_out)} held "
         f"out\n{config.max_steps} steps of {config.batch_size} on {config.device}, towards "
         f"{config.model.n_embed} codes of {config.model.embed_dim} dimensions"
     )
@@ -136,7 +136,7 @@ def train_vqgan(config: VQGANTrainingConfig) -> VQGAN:
     The same config gives the same weights, unless ``max_seconds`` cuts the run.
 
     Raises:
-        InputError: no pictures, unreadable files, a missing device, or a loss that is not finite.
+        InputError: no images, unreadable files, a missing device, or a loss that is not finite.
     """
     return VQGANTrainer(config).run()
 
@@ -159,9 +159,9 @@ class VQGANTrainer:
         if config.loss.discriminator:
             self.discriminator = self._place(PatchDiscriminator(config.model.out_ch))
             self.discriminator_optimizer = self._adam(self.discriminator.parameters())
-        train, validation = split_pictures(config.data, config.seed)
-        self.train_set = PictureDataset(train, config.model.resolution)
-        self.validation_set = PictureDataset(validation, config.model.resolution)
+        train, validation = split_images(config.data, config.seed)
+        self.train_set = ImageDataset(train, config.model.resolution)
+        self.validation_set = ImageDataset(validation, config.model.resolution)
         self.crops = torch.Generator().manual_seed(config.seed)
         self.log = config.output / "metrics.jsonl"
 
@@ -191,7 +191,7 @@ class VQGANTrainer:
         return self.model.eval()
 
     def validate(self, step: int) -> None:
-        """Log the error of held-out pictures, coded and decoded: mean squared error and PSNR."""
+        """Log the error of held-out images, coded and decoded: mean squared error and PSNR."""
         self.model.eval()
         counts_K = torch.zeros(self.config.model.n_embed)
         errors_B = []
@@ -278,12 +278,12 @@ class VQGANTrainer:
             self.codebook.revive(rows_ND)
 
     def _start_codebook(self, step: int) -> None:
-        """Scale the features to what shows in pictures, and cluster them."""
-        num_batches = -(-self.config.codebook.start_pictures // self.config.batch_size)
+        """Scale the features to what shows in images, and cluster them."""
+        num_batches = -(-self.config.codebook.start_images // self.config.batch_size)
         loader = itertools.islice(self._loader(self.train_set, shuffle=True), num_batches)
         batches = [self._crop(self._images(images_BCHW), step) for images_BCHW in loader]
         with self._precision():
-            metrics = [picture_metric(self.model, images, self.crops) for images in batches]
+            metrics = [pixel_metric(self.model, images, self.crops) for images in batches]
             scale_features(self.model, torch.stack(metrics).mean(0))
             with torch.no_grad():
                 rows = [as_rows(self.model.features(images)) for images in batches]
@@ -348,11 +348,11 @@ class VQGANTrainer:
             yield from loader
 
     def _loader(
-        self, pictures: PictureDataset, shuffle: bool, drop_last: bool = False
+        self, images: ImageDataset, shuffle: bool, drop_last: bool = False
     ) -> DataLoader[Tensor]:
-        size = min(self.config.batch_size, len(pictures))
+        size = min(self.config.batch_size, len(images))
         workers = self.config.data.num_workers
-        return DataLoader(pictures, size, shuffle, num_workers=workers, drop_last=drop_last)
+        return DataLoader(images, size, shuffle, num_workers=workers, drop_last=drop_last)
 
     def _images(self, images_BCHW: Tensor) -> Tensor:
         return images_BCHW.to(self.device, memory_format=self.layout)
@@ -361,11 +361,11 @@ class VQGANTrainer:
         data = self.config.data
         if data.crop_size is None or self._progress(step) >= data.crop_until:
             return images_BCHW
-        per_picture = (images_BCHW.shape[-1] // data.crop_size) ** 2
+        per_image = (images_BCHW.shape[-1] // data.crop_size) ** 2
         crops = [
             busiest_crop(image_CHW, data.crop_size, data.crop_candidates, self.crops)
             for image_CHW in images_BCHW
-            for _ in range(per_picture)
+            for _ in range(per_image)
         ]
         return torch.stack(crops).contiguous(memory_format=self.layout)
 
@@ -418,15 +418,15 @@ def busiest_crop(
     )
 
 
-def split_pictures(config: DataConfig, seed: int) -> tuple[list[Path], list[Path]]:
-    """Paths of the training and of the validation pictures.
+def split_images(config: DataConfig, seed: int) -> tuple[list[Path], list[Path]]:
+    """Paths of the training and of the validation images.
 
     Raises:
-        InputError: a folder has no pictures, or none are left to train or validate on.
+        InputError: a folder has no images, or none are left to train or validate on.
     """
-    train = [path for folder in config.train for path in list_pictures(folder)]
+    train = [path for folder in config.train for path in list_images(folder)]
     if config.validation is not None:
-        held_out = list_pictures(config.validation)
+        held_out = list_images(config.validation)
     else:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed)).tolist()
         num_held = round(len(train) * config.validation_share)
@@ -434,10 +434,10 @@ def split_pictures(config: DataConfig, seed: int) -> tuple[list[Path], list[Path
         train = sorted(train[i] for i in order[num_held:])
     if not train or not held_out:
         raise InputError(
-            f"pictures: {len(train)} to train on and {len(held_out)} to validate on. "
-            "Give more pictures, data.validation, or another data.validation_share."
+            f"images: {len(train)} to train on and {len(held_out)} to validate on. "
+            "Give more images, data.validation, or another data.validation_share."
         )
-    return train, held_out[: config.validation_pictures]
+    return train, held_out[: config.validation_images]
 
 
 def _load_perceptual(weights: LossConfig) -> nn.Module | None:

@@ -14,7 +14,7 @@ from kyvo.training.vqgan.codebook_training import (
 RULE = CodebookConfig(
     method="ema",
     start_step=0,
-    start_pictures=8,
+    start_images=8,
     ema_decay=0.75,
     revive_below=0.1,
     revive_every=1,

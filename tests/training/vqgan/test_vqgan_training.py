@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vqgan_fixtures import SMALL, random_pictures, write_pictures
+from vqgan_fixtures import SMALL, random_images, write_images
 
 from kyvo.common.config import load_config
 from kyvo.common.errors import InputError
@@ -22,7 +22,7 @@ from kyvo.training.vqgan.recipe import (
     OptimizerConfig,
     VQGANTrainingConfig,
     busiest_crop,
-    split_pictures,
+    split_images,
     train_vqgan,
 )
 
@@ -31,18 +31,18 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def config(tmp_path: Path) -> VQGANTrainingConfig:
-    pictures = write_pictures(tmp_path / "pictures", random_pictures(16))
+    images = write_images(tmp_path / "images", random_images(16))
     return VQGANTrainingConfig(
         output=tmp_path / "out",
         name="small",
         seed=0,
         model=SMALL,
-        data=DataConfig(train=(pictures,), validation_share=0.25),
+        data=DataConfig(train=(images,), validation_share=0.25),
         loss=LossConfig(l1=0.0, l2=1.0, commitment=0.25, codebook=1.0),
         codebook=CodebookConfig(
             method="ema",
             start_step=10,
-            start_pictures=12,
+            start_images=12,
             ema_decay=0.9,
             revive_below=0.05,
             revive_every=5,
@@ -83,8 +83,8 @@ def test_learns_and_writes_what_it_learnt(config: VQGANTrainingConfig) -> None:
     loaded = load_vqgan(config.output / "small")
     codebook = load_codebook(config.output / "codebook.npy", SMALL.n_embed, SMALL.embed_dim)
     assert np.array_equal(codebook, loaded.codebook.detach().numpy())
-    codes = ImageCodec(loaded).encode(random_pictures(16))
-    assert np.array_equal(codes, ImageCodec(model).encode(random_pictures(16)))
+    codes = ImageCodec(loaded).encode(random_images(16))
+    assert np.array_equal(codes, ImageCodec(model).encode(random_images(16)))
     assert len(np.unique(codes)) > 8
 
 
@@ -131,15 +131,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(config: VQGANTrainingConfig) ->
     assert not (config.output / "small").exists()
 
 
-def test_held_out_pictures_are_not_trained_on(config: VQGANTrainingConfig, tmp_path: Path) -> None:
-    train, held_out = split_pictures(config.data, seed=0)
+def test_held_out_images_are_not_trained_on(config: VQGANTrainingConfig, tmp_path: Path) -> None:
+    train, held_out = split_images(config.data, seed=0)
     assert (len(train), len(held_out)) == (12, 4)
     assert not set(train) & set(held_out)
-    other = write_pictures(tmp_path / "other", random_pictures(3))
-    train, held_out = split_pictures(dataclasses.replace(config.data, validation=other), seed=0)
+    other = write_images(tmp_path / "other", random_images(3))
+    train, held_out = split_images(dataclasses.replace(config.data, validation=other), seed=0)
     assert (len(train), len(held_out)) == (16, 3)
     with pytest.raises(InputError, match="0 to validate on"):
-        split_pictures(dataclasses.replace(config.data, validation_share=0.0), seed=0)
+        split_images(dataclasses.replace(config.data, validation_share=0.0), seed=0)
 
 
 def test_busiest_crop_finds_the_object() -> None:
