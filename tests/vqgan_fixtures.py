@@ -1,4 +1,4 @@
-"""What the VQGAN tests share: a small shape, weights by name, images on disk."""
+"""What the VQGAN tests share: a small shape, weights by name, images on disk, a short run."""
 
 import zlib
 from pathlib import Path
@@ -9,6 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.training.vqgan import VQGANTrainingConfig
+from kyvo.training.vqgan.config import CodebookConfig, DataConfig, LossConfig, OptimizerConfig
 
 SMALL = VQGANConfig(
     embed_dim=8,
@@ -55,3 +57,35 @@ def write_images(folder: Path, images: np.ndarray) -> Path:
     for index, image in enumerate(images):
         Image.fromarray(image).save(folder / "images" / f"{index:03d}.png")
     return folder
+
+
+def small_run(folder: Path) -> VQGANTrainingConfig:
+    """Forty steps on 12 of the 16 images that are written into ``folder``."""
+    images = write_images(folder / "images", random_images(16))
+    return VQGANTrainingConfig(
+        output=folder / "out",
+        name="small",
+        seed=0,
+        model=SMALL,
+        data=DataConfig(train=(images,), validation_share=0.25),
+        loss=LossConfig(l1=0.0, l2=1.0, commitment=0.25, codebook=1.0),
+        codebook=CodebookConfig(
+            method="ema",
+            start_step=10,
+            start_images=12,
+            ema_decay=0.9,
+            revive_below=0.05,
+            revive_every=5,
+            revive_until=0.8,
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-3, muon_learning_rate=0.02, warmup_steps=3, betas=(0.9, 0.99)
+        ),
+        batch_size=4,
+        max_steps=40,
+        max_seconds=None,
+        log_every=5,
+        validate_every=20,
+        save_every=20,
+        precision="fp32",
+    )

@@ -1,4 +1,4 @@
-"""Features in units of the image change they cause, so that nearest means least visible.
+"""Features in units of the pixel change they cause, so that nearest means least visible.
 
 A trained autoencoder may spend most of its features' variance on what hardly shows. Clustering
 them as they are would waste the codes on that. A linear map between the encoder and the decoder,

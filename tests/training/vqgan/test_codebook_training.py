@@ -4,12 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kyvo.training.vqgan.codebook_training import (
-    CodebookConfig,
-    CodebookTrainer,
-    codebook_use,
-    kmeans,
-)
+from kyvo.training.vqgan.codebook_training import CodebookTrainer, codebook_use, kmeans
+from kyvo.training.vqgan.config import CodebookConfig
 
 RULE = CodebookConfig(
     method="ema",
