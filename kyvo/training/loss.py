@@ -21,7 +21,7 @@ from kyvo.training.cross_entropy import (
 )
 
 Normalization = Literal["valid", "sample", "reference"]
-# Rows of 16-bit numbers that start at any other multiple keep the GPU's fast products away.
+# Rows of 16-bit numbers that start at any other multiple keep the GPU's fast matmuls away.
 _GPU_ALIGNMENT = 16
 
 

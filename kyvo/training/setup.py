@@ -18,8 +18,8 @@ from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training.config import TrainingConfig
 from kyvo.training.runtime import weight_dtype
 
-# Nine tenths of a layer's matrix products. Queries, keys and values stay bfloat16: two of them are
-# too narrow to gain, and plain they are one product.
+# Nine tenths of a layer's matmuls. Queries, keys and values stay bfloat16: two of them are too
+# narrow to gain, and in bfloat16 all three are one matmul.
 _FLOAT8_LINEARS = ("mlp.w1", "mlp.w2", "mlp.w3", "attn.output_proj")
 
 
@@ -34,7 +34,7 @@ def build_model(config: TrainingConfig, device: torch.device) -> KyvoModel:
 
 
 def apply_compile_and_float8(model: KyvoModel, config: TrainingConfig) -> None:
-    """Switch to float8 matrix products and compiled layers, as ``config`` asks; names stay."""
+    """Switch to float8 matmuls and compiled layers, as ``config`` asks; names stay."""
     if config.float8:
         to_float8(model)
     if config.compile:
@@ -42,7 +42,7 @@ def apply_compile_and_float8(model: KyvoModel, config: TrainingConfig) -> None:
 
 
 def to_float8(model: KyvoModel, emulate: bool = False) -> None:
-    """Make the layers' large matrix products in float8, scaled anew for every tensor (torchao).
+    """Make the layers' large matmuls in float8, scaled anew for every tensor (torchao).
 
     ``emulate`` rounds alike and multiplies in float32, on any device.
     """
