@@ -63,13 +63,8 @@ class GenerationPlan:
     def reader(self) -> OutputReader:
         """Reads the outputs of the run's task."""
         builder = self.dataset.builders[0]
-        stores = self.dataset.stores.items()
-        lengths = [
-            int(store.lengths[0]) for segment, store in stores if segment.modality == "image"
-        ]
-        return OutputReader(
-            builder.task, self.codec, lengths[0] if lengths else 0, builder.centre_first
-        )
+        codes = self.dataset.codes_per_image
+        return OutputReader(builder.task, self.codec, codes, builder.centre_first)
 
     @cached_property
     def files(self) -> ResultFiles:
@@ -157,7 +152,7 @@ class GenerationPlan:
             [
                 f"{self.config.run_identifier}: {len(self.indices)} of {len(self.dataset)} "
                 f"samples, prompts of up to {self.longest_prompt} tokens",
-                *self.dataset.left_out,
+                *self.dataset.excluded,
                 f"{num_parameters(self.model):,} weights: {weights}",
                 f"memory: about {format_bytes(self.memory_bytes)}",
                 f"disk: about {format_bytes(self.files.size(len(self.indices)))}",

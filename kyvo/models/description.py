@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from torch import Tensor
-
 from kyvo.common.config import Component, From, build_config
 from kyvo.common.errors import InputError
-from kyvo.common.files import file_hash, read_json
+from kyvo.common.files import file_hash, read_json, require_file
 from kyvo.common.weight_files import check_weights, read_safetensors
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.embedding_files import find_vqgan
@@ -158,7 +156,7 @@ def describe_model(
         tasks,
         codes_per_image,
         centre_first,
-        TextTokenizerFile(text, file_hash(text)) if text else None,
+        TextTokenizerFile(text, file_hash(require_file(text, "tokenizer"))) if text else None,
         _describe_image_tokenizer(codebook.parent) if codes_per_image else None,
     )
 
@@ -251,11 +249,10 @@ def _describe_image_tokenizer(folder: Path) -> ImageTokenizerFiles | None:
     if len(list(folder.glob(f"**/{_RUN_WEIGHTS}"))) != 1:
         return None
     run = find_vqgan(folder)
-    vqgan = load_vqgan(run)
-    is_small = _num_bytes(vqgan.state_dict()) <= _MOST_COPIED_BYTES
-    return ImageTokenizerFiles(
-        run, file_hash(run / _RUN_WEIGHTS), vqgan.config if is_small else None
-    )
+    weights = run / _RUN_WEIGHTS
+    is_small = weights.stat().st_size <= _MOST_COPIED_BYTES
+    config = load_vqgan(run).config if is_small else None
+    return ImageTokenizerFiles(run, file_hash(weights), config)
 
 
 def _load_vqgan(image: ImageTokenizerFiles) -> VQGAN:
@@ -273,10 +270,6 @@ def _beside(files: _Tokenizer, folder: Path) -> _Tokenizer:
     """``files`` with the path of their copy in ``folder``, where there is one."""
     copy = folder / files.path.name if files is not None else folder
     return dataclasses.replace(files, path=copy) if files is not None and copy.exists() else files
-
-
-def _num_bytes(tensors: Mapping[str, Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def _unchanged(path: Path, sha256: str) -> Path:

@@ -123,7 +123,7 @@ def test_pictures_damaged_or_of_another_size(world: Path) -> None:
         change_scene(world, name, lambda scene: scene.pop("image_filename"))
     Image.new("RGB", (32, 48)).save(images / f"{SECOND}.png")
     first, second = problems_of(world)
-    assert first.startswith(f"picture: images/{FIRST}.png: not readable")
+    assert first.startswith(f"image: images/{FIRST}.png: not readable")
     assert second.startswith(f"images/{SECOND}.png: 32 x 48 pixels, most have 64 x 64")
 
 
