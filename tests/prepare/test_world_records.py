@@ -84,7 +84,7 @@ def test_what_is_written_has_no_problems(worlds: Path, keep_record: bool) -> Non
         listing = ", ".join(f"{group} x {groups[group]}" for group in sorted(groups))
         assert f"  {task}: {listing}" in lines
         for side in sides:
-            assert f"test{side}: {len(rows)} pictures, {len(rows)} scenes" in lines
+            assert f"test{side}: {len(rows)} images, {len(rows)} scenes" in lines
 
 
 def test_items_that_lack_a_file(worlds: Path) -> None:
@@ -233,7 +233,7 @@ def test_targets_that_differ_elsewhere_too(worlds: Path) -> None:
 
 def test_a_target_seen_from_elsewhere(worlds: Path) -> None:
     found = target_problems(worlds, MOVING, lambda scene: scene["world"]["camera"].reverse())
-    assert found == ["camera or lamps of source and target differ"]
+    assert found == ["camera or lights of source and target differ"]
 
 
 def test_a_pair_whose_object_does_not_change(worlds: Path) -> None:
