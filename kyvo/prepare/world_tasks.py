@@ -138,7 +138,7 @@ def _environments(
 
 
 def _read_rows(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """What is said about every item, by the name of its picture."""
+    """What is said about every item, by the name of its image."""
     for path in sorted(folder.glob("*.json")):
         row = read_json(path, "texts of the world")
         if not isinstance(row, dict):

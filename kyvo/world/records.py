@@ -247,7 +247,7 @@ def _read_scene(value: Mapping[str, Any]) -> ClevrScene:
     return scene
 
 
-def _essence(item: ClevrObject) -> dict[str, Any]:
+def _essence(item: ClevrObject) -> dict[str, object]:
     """The object without what follows from the rest: its height, its pixel in the image."""
     return {**item.words, "position": item.position[:2], "rotation": item.rotation}
 

@@ -87,7 +87,7 @@ def test_every_quarter_turn_looks_different(kind: str) -> None:
             assert (change > 25).mean() > 0.12
 
 
-def test_kinds_are_told_apart_by_their_outlines() -> None:
+def test_kinds_differ_in_their_outlines() -> None:
     views = (0.3, 1.5, 2.7, 3.9)
     outlines = {
         asset: np.stack([object_indices(scene_of(thing(asset, yaw=v)), 48, 48) >= 0 for v in views])

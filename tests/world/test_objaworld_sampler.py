@@ -122,7 +122,7 @@ def test_read_back_scenes_score_as_perfect_against_scene_files(
     scenes: list[ObjaWorldScene], tmp_path: Path
 ) -> None:
     for scene in scenes:
-        folder = tmp_path / f"output-{scene['environment']}-large-10K-6" / "scenes"
+        folder = tmp_path / f"output-{scene.environment}-large-10K-6" / "scenes"
         write_json((folder / scene.image_filename).with_suffix(".json"), scene.to_json())
     predictions = [
         {"key": scene.key, "objects": CODEC.read(CODEC.encode(scene.to_json()["objects"]))[0]}

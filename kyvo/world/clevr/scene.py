@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from kyvo.common.errors import InputError
@@ -11,7 +12,6 @@ from kyvo.world.constants import COLORS, MATERIALS, SHAPES, SIZES
 from kyvo.world.json_values import (
     Vector,
     read_index,
-    read_mapping,
     read_numbers,
     read_objects,
     read_pixel,
@@ -38,6 +38,8 @@ Relationships = Mapping[str, Sequence[Sequence[int]]]
 """``[relation][i]`` lists every j that is in that direction of object i."""
 
 _KEYS = (*ATTRIBUTES, "3d_coords", "rotation", "pixel_coords")
+INSERTED_KEYS = (*ATTRIBUTES, "rotation", "3d_coords", "pixel_coords")
+"""The keys of an object that an edit inserts: worlds have always had them in this order."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ class ClevrObject:
         }
         return {key: values[key] for key in self.keys if values.get(key) is not None}
 
-    @property
-    def words(self) -> dict[str, str]:
+    @cached_property
+    def words(self) -> Mapping[str, str]:
         """The word of each attribute."""
         return {
             "size": self.size,
@@ -208,7 +210,8 @@ def offset(item: ClevrObject, other: ClevrObject, direction: str) -> float:
 def _read_relationships(scene: Mapping[str, Any], count: int, where: str) -> Relationships | None:
     if "relationships" not in scene:
         return None
-    found = read_mapping(scene, "relationships", where)
+    value = scene["relationships"]
+    found = value if isinstance(value, dict) else {}
     for name in RELATIONS:
         if not _are_lists_of_objects(found.get(name), count):
             raise InputError(

@@ -19,7 +19,13 @@ from kyvo.world.clevr.sampler import (
     sample_scene,
     shows_all,
 )
-from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS, ClevrObject, ClevrScene
+from kyvo.world.clevr.scene import (
+    ATTRIBUTES,
+    INSERTED_KEYS,
+    RELATIONS,
+    ClevrObject,
+    ClevrScene,
+)
 from kyvo.world.constants import SIZES
 from kyvo.world.instructions import wordings
 from kyvo.world.instructions.references import Reference, draw_plain, draw_related
@@ -42,9 +48,6 @@ INSERTION_DISTANCES = (0.0, 2.5)
 """Distance of a new object from its anchor; the rules of placement keep it from touching."""
 INSERTION_ANGLES = (-35.0, 35.0)
 """Angle between the direction that is named and the one in which a new object is."""
-
-INSERTED_KEYS = (*ATTRIBUTES, "rotation", "3d_coords", "pixel_coords")
-"""The keys of a new object's JSON: worlds have always had them in this order."""
 
 
 @dataclass(frozen=True)
