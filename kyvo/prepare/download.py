@@ -23,20 +23,30 @@ from kyvo.common.files import check_free_space, folder_lock, is_lfs_pointer
 from kyvo.prepare.layout import PARTS
 
 RELEASED_REPOSITORY = "aadarsh99/kyvo-datasets-and-codebooks"
-HALF_FILES = ".kyvo-download"  # folder under the root
+HALF_FILES = ".kyvo-download"
+"""The folder under the root that holds files until they are whole."""
 MAX_PROBLEMS_REPORTED = 20
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a hub's repository: where it is and what identifies its content."""
+    """A file of a hub's repository: where it is and what identifies its content.
 
-    path: str  # relative to the root, with slashes
+    Attributes:
+        path: relative to the root, with slashes.
+        url: where its content is.
+        size: bytes.
+        algorithm: sha256 for files of git-lfs, sha1 for git's own.
+        prefix: hashed before the content: git's object header, nothing for git-lfs.
+        digest: hexadecimal.
+    """
+
+    path: str
     url: str
-    size: int  # bytes
-    algorithm: str  # sha256 for files of git-lfs, sha1 for git's own
-    prefix: bytes  # hashed before the content: git's object header, nothing for git-lfs
-    digest: str  # hexadecimal
+    size: int
+    algorithm: str
+    prefix: bytes
+    digest: str
 
     def folder(self, level: int) -> str:
         """Name of the folder ``level`` folders under the root; '' if the file is higher."""

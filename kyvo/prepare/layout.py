@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-# The three folders under the root; each has one folder per data set.
 PARTS = {
     "evaluation": "images-and-scenes-for-evaluation",
     "pretokenized": "pretokenized-data",
     "vqgan": "vqgan-models-and-codebooks",
 }
+"""The three folders under the root; each has one folder per data set."""
 
 _RELEASED_SHAPE = (1024, 256)
 _CODEBOOKS = {

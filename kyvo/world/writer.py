@@ -189,7 +189,7 @@ def _check_same(record: Path, found: Any, wanted: dict[str, Any]) -> None:
 
 def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(options, dict):
-        # JSON knows lists only.
+        # JSON has lists only, so that tuples come back as lists.
         return {prefix.removesuffix("."): list(options) if type(options) is tuple else options}
     parts = (_flat(value, f"{prefix}{key}.") for key, value in options.items())
     return {key: value for part in parts for key, value in part.items()}

@@ -144,7 +144,7 @@ class Draft:
         outputs = [self._outputs[index] for index in indices]
         for objects, found in zip(outputs, inputs, strict=True):
             _refuse(part.function in ("count", "exist", "unique") and objects in found.lesser)
-        # Whether nothing is as many as nothing needs no look at the scene.
+        # Two empty groups compare alike in every scene: such a question asks nothing.
         _refuse(
             outputs == [0, 0] and part.function in ("equal_integer", "greater_than", "less_than")
         )

@@ -62,7 +62,7 @@ def primitive_mesh(shape: str) -> Mesh:
 def ground_mesh() -> Mesh:
     """Return the curved backdrop, finer where it rises (``constants``)."""
     start, end = GROUND_EXTENT
-    # Dense towards the wall, where the height grows without bound.
+    # Rows are dense towards the wall, where the height grows without bound.
     along_A = end - (end - start) * np.linspace(1, 0, 400) ** 3
     across_B = np.linspace(-80, 80, 9)
     u_A = along_A - BACKDROP_OFFSET

@@ -103,7 +103,7 @@ def _scene_nodes(
 ) -> MitsubaNode:
     nodes: MitsubaNode = {
         "type": "scene",
-        # Volumetric, because it alone lets light through surfaces without a material: the lights.
+        # Only this integrator lets light through surfaces without a material: the lights.
         "integrator": {"type": "volpath", "max_depth": MAX_DEPTH},
         "ground": {
             "type": "ply",
@@ -131,7 +131,7 @@ def _camera(
         "fov_axis": "x",
         "fov": math.degrees(2 * math.atan(HALF_WIDTH)),
         "to_world": _look_at(position, mitsuba),
-        # Their noise is that of four times as many independent samples.
+        # This sampler's noise is that of four times as many independent samples.
         "sampler": {"type": "multijitter", "sample_count": paths},
         "film": {
             "type": "hdrfilm",

@@ -72,7 +72,7 @@ PRIMITIVE_BOUNCE = tl.constexpr(shading.PRIMITIVE_BOUNCE)
 GROUND_LOSS = tl.constexpr(shading.GROUND_LOSS)
 PRIMITIVE_LOSS = tl.constexpr(shading.PRIMITIVE_LOSS)
 
-# Columns of the tables: where a field starts, and last how many columns a row has.
+# Each constant is the column at which its field starts; the last one counts a row's columns.
 POSITION, RIGHT, UP, FORWARD, CAMERA = (tl.constexpr(c) for c in (0, 3, 6, 9, 12))
 EDGE, POWER, COLOR, LIGHT = (tl.constexpr(c) for c in (12, 13, 14, 17))
 EVEN, ODD, SKY, STRIPE, HORIZON, AMBIENT, ENVIRONMENT = (
