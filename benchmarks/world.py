@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kyvo.common.cli
 from kyvo.common.errors import InputError
-from kyvo.world import SceneOptions, render, sample_scene
+from kyvo.world import ClevrScene, SceneOptions, render, sample_scene
 from kyvo.world.render import tracer
 from kyvo.world.tasks import TASKS, scene_options
 from kyvo.world.writer import PNG_COMPRESSION, WorldOptions, write_world
@@ -48,7 +48,7 @@ COUNTED_SCENES = 16
 """Scenes in which work is counted, and whose pictures are encoded."""
 CPU = torch.device("cpu")
 
-Scene = dict[str, Any]
+Scene = ClevrScene
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,15 @@ class OperationCounter(TorchDispatchMode):
 def count_work(scenes: Sequence[Scene], picture: Picture) -> Work:
     """Count rays and operations while the scenes are drawn on the CPU."""
     rays: Counter[str] = Counter()
-    find_lit = tracer.lit_lamps
+    find_lit = tracer.visible_lights
 
-    def counting(solids: Any, traced: Any, surface: Any, light: Any) -> Tensor:
-        is_mirrored = bool((traced.left_R >= 0).any())
+    def counting(primitives: Any, traced: Any, surface: Any, light: Any) -> Tensor:
+        is_mirrored = bool((traced.source_R >= 0).any())
         rays["mirror" if is_mirrored else "camera"] += traced.directions_3R.shape[1]
         rays["shadow"] += int((light.arriving_LR > 0).sum())
-        return find_lit(solids, traced, surface, light)
+        return find_lit(primitives, traced, surface, light)
 
-    with patch.object(tracer, "lit_lamps", counting), OperationCounter() as counter:
+    with patch.object(tracer, "visible_lights", counting), OperationCounter() as counter:
         render(scenes, picture.side, picture.side, picture.samples_per_pixel)
     shares = {kind: count / len(scenes) for kind, count in rays.items()}
     return Work(shares, counter.operations / len(scenes))

@@ -7,7 +7,7 @@ from pathlib import Path
 import kyvo.common.cli
 from kyvo.report import write_report
 from kyvo.report.inputs import add_flags, from_flags
-from kyvo.world import render
+from kyvo.world.clevr.rendering import render_json
 
 
 def main(argv: Sequence[str]) -> None:
@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="file to write")
     add_flags(parser)
     args = parser.parse_args(argv)
-    write_report(from_flags(args), args.output, render)
+    write_report(from_flags(args), args.output, render_json)
     print(f"report: {args.output.resolve()}")
 
 

@@ -11,7 +11,7 @@ from kyvo.scenes import Axis, NumberField, Schema, WordField
 
 @dataclass
 class AxisStatistics:
-    """Range of the numbers on an axis, in its unit, and how far they lie from its grid."""
+    """Range of the numbers on an axis, in its unit, and how far they are from its grid."""
 
     axis: Axis
     low: float = math.inf
@@ -29,7 +29,7 @@ class AxisStatistics:
         self.largest_error = max(self.largest_error, error)
 
     def line(self) -> str:
-        """The figures as text."""
+        """The statistics as text."""
         if not self.count:
             return f"{self.axis.name}: no numbers"
         return (
@@ -40,7 +40,7 @@ class AxisStatistics:
 
 @dataclass
 class SceneStatistics:
-    """Figures of the scenes of one schema; scenes are added as they stream by."""
+    """Statistics of the scenes of one schema; scenes are added as they stream by."""
 
     schema: Schema
     num_scenes: int = 0
@@ -67,7 +67,7 @@ class SceneStatistics:
                     axis.add(value)
 
     def lines(self) -> list[str]:
-        """The figures as lines of text; words that never occur are named too."""
+        """The statistics as lines of text; words that never occur are named too."""
         per_scene = sorted(self.objects_per_scene.items())
         lines = [f"objects per scene: {_listed((str(n), count) for n, count in per_scene)}"]
         for fld in self.schema.fields:

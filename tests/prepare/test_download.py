@@ -104,7 +104,7 @@ def test_parts_and_data_sets(
         (["evaluation"], ["objectron"], "from objectron. There are: clevr, objaworld"),
     ],
 )
-def test_what_matches_nothing_is_told(
+def test_what_matches_nothing_is_reported(
     parts: list[str], datasets: list[str], message: str, listing: list[RemoteFile]
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -231,7 +231,7 @@ def test_git_names_content_as_we_do(hub: FakeHub, tmp_path: Path) -> None:
     download([file], tmp_path)
 
 
-def test_a_full_disk_is_told_before_the_first_byte(
+def test_a_full_disk_is_reported_before_the_first_byte(
     hub: FakeHub, listing: list[RemoteFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
@@ -289,7 +289,7 @@ def test_refusals_of_the_hub(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_empty_repository_is_told(hub: FakeHub) -> None:
+def test_an_empty_repository_is_reported(hub: FakeHub) -> None:
     hub.repositories[REPOSITORY] = {}
     with pytest.raises(InputError, match="holds no files"):
         list_files(RELEASED_REPOSITORY, endpoint=hub.endpoint)
