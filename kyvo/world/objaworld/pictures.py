@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from kyvo.common.errors import InputError
-from kyvo.scenes.schema import OBJAWORLD
+from kyvo.scenes.presets import OBJAWORLD
 from kyvo.world.objaworld.environments import ENVIRONMENTS
 from kyvo.world.objaworld.models import ASSETS, MODELS, find_asset
 from kyvo.world.objaworld.parts import assemble
@@ -49,7 +49,7 @@ visible_shares = partial(tracer.visible_shares, read=read_scene)
 
 
 def _object_solids(item: dict[str, Any], index: int, where: str) -> list[Solid]:
-    place = OBJAWORLD.normalise(item).get("3d_coords")
+    place = OBJAWORLD.read(item).numbers.get("3d_coords")
     x, y, z, yaw = read_numbers(place, 4, f"{where}, '3d_coords' and 'rotation'")
     asset = find_asset(str(item.get("shape")), z)
     if asset is None:
