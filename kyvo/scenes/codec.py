@@ -12,7 +12,7 @@ from functools import cached_property
 from kyvo.common.errors import InputError
 from kyvo.scenes.schema import Field, NumberField, Schema, WordField
 from kyvo.scenes.types import Scene, SceneObject
-from kyvo.tokens.text_tokenizer import TextTokenizer
+from kyvo.tokens.interface import TextTokenizer
 from kyvo.tokens.vocabulary import OBJECT_END, OBJECT_START, SCENE_END, SCENE_START, Vocabulary
 
 Value = str | tuple[float, ...]

@@ -115,7 +115,7 @@ class Schema:
         decimals: digits after the point of every number.
         variant_separator: what separates a word from the variant that a ground-truth file names
             ("bench-05": the bench).
-        yaw_key: entry of a ground-truth file whose number ends a position that lacks one.
+        yaw_key: entry of a ground-truth file whose number ends a position without one.
         name_field: the field of a stored scene's ``string`` that names it in result files; None:
             its key does.
         matching: when two objects count as the same; None: nothing is said, nothing can be scored.

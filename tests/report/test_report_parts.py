@@ -6,14 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kyvo.common.errors import InputError
-from kyvo.metrics import RULES, match_objects
+from kyvo.metrics import match_objects
 from kyvo.report import ReportInputs
 from kyvo.report.examples import rendering_section, spread
+from kyvo.report.images import render_again
 from kyvo.report.learning import tokenizer_section, training_section
-from kyvo.report.pictures import render_again
 from kyvo.report.plots import Line, curves
 from kyvo.report.records import read_log, series
-from kyvo.report.top_down import describe, is_drawable, plot_scene
+from kyvo.report.top_down import Map
+from kyvo.scenes import Scene, get_schema
 
 CUBE = {
     "size": "large",
@@ -23,6 +24,19 @@ CUBE = {
     "3d_coords": [1.0, -2.0, 0.7],
 }
 FAULT = "#e5383b"
+CLEVR = get_schema("clevr")
+MAP = Map(CLEVR)
+
+
+def scene_of(objects):
+    return Scene(tuple(map(CLEVR.read, objects)))
+
+
+def plot_of(predicted, truth):
+    """The plot of JSON objects, and their matches."""
+    scenes = scene_of(predicted), scene_of(truth)
+    matches = match_objects(*scenes, CLEVR.rule, 0.25)
+    return MAP.plot(*scenes, matches), matches
 
 
 @pytest.mark.parametrize(
@@ -37,21 +51,22 @@ FAULT = "#e5383b"
     ],
 )
 def test_nonsense_is_described_not_drawn(damage):
-    assert is_drawable(CUBE)
-    assert not is_drawable({**CUBE, **damage})
-    assert "position" in describe({**CUBE, **damage})
+    damaged = CLEVR.read({**CUBE, **damage})
+    assert MAP.is_drawable(CLEVR.read(CUBE))
+    assert not MAP.is_drawable(damaged)
+    assert "position" in MAP.describe(damaged)
 
 
 def test_objects_in_words():
-    assert describe(CUBE) == "large red metal cube at (1.00, -2.00)"
-    assert describe({"shape": "cube"}) == "(no size) (no color) (no material) cube, position None"
+    assert MAP.describe(CLEVR.read(CUBE)) == "large red metal cube at (1.00, -2.00)"
+    shape = CLEVR.read({"shape": "cube"})
+    assert MAP.describe(shape) == "(no size) (no color) (no material) cube, position None"
 
 
-def test_a_plot_marks_every_miss_and_false_positive():
+def test_a_plot_marks_everything_missed_or_made_up():
     away = [{**CUBE, "3d_coords": [x, 2.0, 0.7]} for x in (-2.0, 0.0, 2.0)]
     predicted, truth = [CUBE, away[0], {"shape": "cube"}], [CUBE, *away[1:]]
-    matches = match_objects(predicted, truth, RULES["clevr"], 0.25)
-    plot = plot_scene(predicted, truth, matches)
+    plot, matches = plot_of(predicted, truth)
     rings = re.findall(rf"fill: none; stroke-dasharray[^>]*stroke: {FAULT}", plot)
     crosses = re.findall(rf'<use [^>]*style="fill: {FAULT}; stroke: {FAULT}', plot)
     assert len(matches.false_negatives) == len(rings) == 2
@@ -68,7 +83,8 @@ def test_scenes_are_rendered_in_the_true_world_and_on_the_ground():
 
     floating = {**CUBE, "3d_coords": [1.0, -2.0, 9.0]}
     world = {"camera": [7.0, -6.0, 5.0]}
-    uris = render_again([[floating, {}], []], [{"world": world}, {"objects": []}], renderer)
+    scenes = [scene_of([floating, {}]), Scene()]
+    uris = render_again(scenes, [{"world": world}, {}], renderer, MAP)
     assert seen == [{"objects": [CUBE], "world": world}, {"objects": []}]
     assert all(uri.startswith("data:image/png;base64,") for uri in uris)
 
@@ -131,16 +147,16 @@ def test_curves_survive_values_that_have_no_logarithm():
     assert "10^" not in plot
 
 
-def test_drawn_pictures_without_a_true_one_are_counted(demo, tmp_path):
+def test_drawn_images_without_a_true_one_are_counted(demo, tmp_path):
     for path in sorted(demo.images_folder.glob("*.png"))[:5]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     inputs = ReportInputs(images_folder=tmp_path, generated_folder=demo.generated_folder)
     section = rendering_section(inputs)
-    assert "19 drawn pictures have no true picture." in section.notes
+    assert "19 drawn images have no true image." in section.notes
     assert len(section.examples) == 5
 
 
 def test_a_true_object_of_another_world_is_left_out_of_the_plot():
     strange = [CUBE, {**CUBE, "color": "pink"}, {**CUBE, "3d_coords": [1.0]}]
-    matches = match_objects([], strange, RULES["clevr"], 0.25)
-    assert plot_scene([], strange, matches).count(FAULT) == 1
+    plot, _ = plot_of([], strange)
+    assert plot.count(FAULT) == 1
