@@ -18,7 +18,12 @@ from PIL import Image
 
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.metrics.registry import METRICS, AnswerMetric, ImagePairMetric, SceneMetric
 from kyvo.models import released_state_dict
+from kyvo.report import ReportInputs
+from kyvo.report.metrics_table import metrics_section
+from kyvo.tokens.sequences import TASKS as TASKS_TABLE
+from kyvo.tokens.sequences import _task
 
 COMMAND = load_script("evaluate")
 BASE = (
@@ -266,3 +271,37 @@ def test_unreadable_images_are_counted_beside_the_value(root, tmp_path):
     evaluate(root, tmp_path / "report", *own, "constrained=false", "max_new_tokens=9")
     text = (tmp_path / "report/evaluation.md").read_text()
     assert "| SSIM | 6 |  (0 of 6 images) | 0.9505 |" in text
+
+
+def test_a_new_metric_is_one_entry(root, rows, tmp_path, monkeypatch):
+    """It is then in the JSON, in the table and in the HTML report."""
+    for metric in (
+        ImagePairMetric("shade", "mean shade", "{:.1f}", lambda pair: pair.grey[0].mean()),
+        SceneMetric("scenes", "scenes", "{:.0f}", lambda scores: len(scores.evaluation.pairs)),
+        AnswerMetric("known", "known answers", "{:.2f}", lambda scores: len(scores.predicted)),
+    ):
+        monkeypatch.setitem(METRICS, metric.name, metric)
+    results = shutil.copytree(root / "results", tmp_path / "results")
+    found = {row["task"]: row for row in evaluate(root, tmp_path, f"output_dir={results}")}
+    assert values(found, "recognition")["scenes"] == NUM_SAMPLES
+    assert values(found, "answering")["known"] == NUM_SAMPLES
+    assert 0 < values(found, "rendering")["shade"] < 1
+    assert "| rendering | mini | mean shade | 6 |" in (tmp_path / "evaluation.md").read_text()
+    similarity = results / "decoded_images/rendering/ssim_l2.json"
+    section = metrics_section(ReportInputs(similarity=similarity))
+    assert "mean shade" in [row[0] for row in section.table.rows]
+
+
+def test_a_new_task_is_one_line_and_its_configs(root, tmp_path, monkeypatch):
+    """Sequences, grammar, generation and evaluation take it from there."""
+    monkeypatch.setitem(TASKS_TABLE, "3+Q-A", _task("3+Q-A"))
+    shutil.copy(root / "base.yaml", tmp_path)
+    lines = "base: base.yaml\nrun_identifier: blind\ndataset: {task: 3+Q-A}\n"
+    (tmp_path / "blind.yaml").write_text(lines)
+    (tmp_path / "table.yaml").write_text(
+        "rows:\n  - {task: blind answering, data: mini, configs: [blind.yaml]}\n"
+    )
+    (row,) = evaluate(tmp_path, tmp_path / "out", f"output_dir={tmp_path}/results")
+    (run,) = row["runs"]["here"]
+    assert run["num_samples"] == NUM_SAMPLES
+    assert 0 <= run["values"]["accuracy"] <= 1

@@ -1,4 +1,7 @@
+import dataclasses
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +11,16 @@ from hypothesis import strategies as st
 from kyvo.common.errors import InputError
 from kyvo.metrics import match_objects
 from kyvo.report import ReportInputs
-from kyvo.report.examples import rendering_section, spread
+from kyvo.report.examples import recognition_section, rendering_section, spread
 from kyvo.report.images import render_again
 from kyvo.report.learning import tokenizer_section, training_section
 from kyvo.report.plots import Line, curves
 from kyvo.report.records import read_log, series
 from kyvo.report.top_down import Map
-from kyvo.scenes import Scene, get_schema
+from kyvo.scenes import Drawing, Scene, get_schema
+from kyvo.world.constants import CAMERA, COLORS, MATERIALS, SHAPES, SIZES
+
+ROOT = Path(__file__).parents[2]
 
 CUBE = {
     "size": "large",
@@ -160,3 +166,46 @@ def test_a_true_object_of_another_world_is_left_out_of_the_plot():
     strange = [CUBE, {**CUBE, "color": "pink"}, {**CUBE, "3d_coords": [1.0]}]
     plot, _ = plot_of([], strange)
     assert plot.count(FAULT) == 1
+
+
+def test_the_released_world_is_drawn_as_it_looks():
+    drawing = CLEVR.drawing
+    assert drawing.colors == COLORS
+    assert drawing.radii == SIZES
+    assert drawing.outlines.keys() == set(SHAPES)
+    assert set(drawing.glints) <= set(MATERIALS)
+    assert drawing.viewpoint == CAMERA[:2]
+
+
+def test_a_schema_without_hints_is_drawn_too():
+    """Neutral colours, a frame around the grid, and a legend of the signs alone."""
+    plain = Map(dataclasses.replace(CLEVR, drawing=Drawing()))
+    scene = scene_of([CUBE])
+    matches = match_objects(scene, scene, CLEVR.rule, 0.25)
+    assert plain.is_drawable(scene.objects[0])
+    assert "camera" not in plain.plot(scene, scene, matches)
+    assert "camera" in MAP.plot(scene, scene, matches)
+    assert len(plain.legend()) == 3
+    assert not Map(dataclasses.replace(CLEVR, fields=CLEVR.fields[:2], matching=None)).is_possible
+
+
+def test_scenes_of_an_untraced_schema_are_not_rendered(demo, tmp_path):
+    """An own data set has words that the ray tracer does not know."""
+    text = (ROOT / "docs/own-scenes/schema.yaml").read_text()
+    (tmp_path / "schema.yaml").write_text(text)
+    world = ROOT / "docs/own-scenes/world/train"
+    rows = [
+        {"key": f"{path.stem}.png", "objects": json.loads(path.read_text())["objects"]}
+        for path in sorted((world / "scenes").glob("*.json"))
+    ]
+    (tmp_path / "p.json").write_text(json.dumps({"scenes": rows}))
+    inputs = ReportInputs(
+        schema=str(tmp_path / "schema.yaml"),
+        predictions=tmp_path / "p.json",
+        scenes_folder=world / "scenes",
+        images_folder=world / "images",
+    )
+    section = recognition_section(inputs, renderer=None)
+    captions = [[figure.caption for figure in example.figures] for example in section.examples]
+    assert captions == [["what the model saw", "both from above"]] * 3
+    assert all(example.title.endswith("Jaccard 1.00") for example in section.examples)
