@@ -42,7 +42,7 @@ def numbers_on_grid(axes: tuple[Axis, ...]) -> st.SearchStrategy[tuple[float, ..
 
 
 def scenes(schema: Schema, max_objects: int = 6) -> st.SearchStrategy[Scene]:
-    """Scenes whose numbers lie on the schema's grid."""
+    """Scenes whose numbers are on the schema's grid."""
     words = {f.key: st.sampled_from(f.words) for f in schema.word_fields}
     numbers = {f.key: numbers_on_grid(f.axes) for f in schema.number_fields}
     objects: st.SearchStrategy[SceneObject] = st.builds(

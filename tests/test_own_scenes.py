@@ -118,7 +118,7 @@ def test_kept_scenes_are_those_of_the_generator(tmp_path: Path) -> None:
     ("heading", "ahead"), [(0, (0, -1)), (90, (1, 0)), (180, (0, 1)), (270, (-1, 0))]
 )
 def test_bows_point_where_the_heading_says(heading: int, ahead: tuple[int, int]) -> None:
-    """Pixels run to the right and down; the bow of 200 m lies 100 m ahead of the middle."""
+    """Pixels run to the right and down; the bow of 200 m is 100 m ahead of the middle."""
     ship = {"type": "tanker", "position": [5.0, 5.0], "heading": [heading], "length": [200]}
     bow = module_of("docs/own-scenes/make_harbour.py").outline(ship)[2]
     assert np.allclose(np.array(bow) - 32, np.array(ahead) * 100 * 64 / 1000)

@@ -133,8 +133,8 @@ def _measure_images(plan: GenerationPlan, row: Row, vqgan: Path, result: Measure
     output = plan.config.output_dir / "decoded_images" / plan.config.run_identifier
     # Images of an earlier run with more samples must not count.
     shutil.rmtree(output, ignore_errors=True)
-    wanted = plan.files.image_paths(plan.indices)
-    files = [file for file in find_embeddings(plan.files.image_folder) if file.path in wanted]
+    paths = plan.files.image_paths(plan.indices)
+    files = [file for file in find_embeddings(plan.files.image_folder) if file.path in paths]
     model = load_vqgan(find_vqgan(plan.config.data_root / vqgan))
     decode_embeddings(ImageCodec(model, plan.device), files, output)
     truth = output / "GROUNDTRUTH" if row.images is None else plan.config.data_root / row.images

@@ -82,7 +82,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows."""
+    """What an evaluation measures.
+
+    Attributes:
+        rows: one task on one data set each.
+    """
 
     rows: tuple[Row, ...]
 
@@ -92,7 +96,7 @@ class Table:
 
 
 def load_table(path: Path) -> list[Row]:
-    """The rows of a yaml file; paths of configs, which stand there beside it, as seen from here.
+    """The rows of a yaml file; paths of configs, which are there relative to it, as seen from here.
 
     Raises:
         InputError: listing every problem.
@@ -113,8 +117,8 @@ def choose_rows(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
         if not any(word.lower() in row.name.lower() for row in rows):
             known = "; ".join(row.name for row in rows)
             raise InputError(f"no row called {word!r}; known: {known}")
-    wanted = [word.lower() for word in only]
-    return [row for row in rows if not only or any(word in row.name.lower() for word in wanted)]
+    words = [word.lower() for word in only]
+    return [row for row in rows if not only or any(word in row.name.lower() for word in words)]
 
 
 def check_table(path: Path, overrides: Sequence[str] = ()) -> str:

@@ -97,7 +97,7 @@ class JaccardScores:
         lines = [f"{len(pairs)} scenes scored by the rule of {self.evaluation.schema.name}"]
         lines += self.evaluation.notes
         if missing:
-            lines.append(f"{missing} scenes have no prediction: every object of theirs is a miss")
+            lines.append(f"{missing} scenes have no prediction: all their objects are missed")
         for scores in self.taus:
             lines += _tau_lines(scores, missing > 0)
         if len(self.taus) > 1:

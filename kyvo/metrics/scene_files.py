@@ -134,16 +134,16 @@ def _pair(
     predicted: Scenes, truth: _TruthFile, rule: MatchingRule, keys: Collection[str] | None
 ) -> Evaluation:
     """Every scene of the ground truth with its prediction, where there is one."""
-    wanted = {key: scene for key, scene in truth.scenes.items() if keys is None or key in keys}
+    chosen = {key: scene for key, scene in truth.scenes.items() if keys is None or key in keys}
     if not predicted.keys() & truth.scenes.keys():
         raise InputError(
             f"predictions: none of the {len(predicted)} scenes, such as {next(iter(predicted))!r}, "
             "is in the ground truth. Check that both are of the same test set."
         )
-    pairs = tuple(ScenePair(key, predicted.get(key), scene) for key, scene in wanted.items())
+    pairs = tuple(ScenePair(key, predicted.get(key), scene) for key, scene in chosen.items())
     unknown = len(predicted.keys() - truth.scenes.keys())
     notes = _count(unknown, "predicted scenes are not in the ground truth")
-    notes += _count(len(truth.scenes) - len(wanted), "ground-truth scenes were not asked for")
+    notes += _count(len(truth.scenes) - len(chosen), "ground-truth scenes were not asked for")
     return Evaluation(truth.schema, rule, pairs, notes)
 
 

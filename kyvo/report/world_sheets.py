@@ -1,4 +1,4 @@
-"""A look at a world: a contact sheet of its items, and plots of what they hold."""
+"""An overview of a world: a contact sheet of its items, and plots of what they hold."""
 
 import textwrap
 from collections import Counter
@@ -164,7 +164,7 @@ def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, 
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingDependencyError("matplotlib", "the look at a world", "report") from None
+        raise MissingDependencyError("matplotlib", "the overview of a world", "report") from None
     figure = Figure(figsize=size, dpi=110)
     return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 

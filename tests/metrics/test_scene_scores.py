@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -224,3 +225,20 @@ def test_of_a_part_of_the_images_the_rest_is_not_missing(tmp_path, method):
     assert score_scenes(whole).mean == 0.5
     assert score_scenes(part).mean == pytest.approx(2 / 3)
     assert part.notes == ("1 ground-truth scenes were not asked for: not scored",)
+
+
+def test_an_own_schema_with_omni3ds_fields_is_scored_by_its_own_rule(tmp_path):
+    """Rooms, say, whose objects are farther apart; other schemas give way to Omni3D's."""
+    truth = write(tmp_path / "gt.json", omni3d(1))
+    found = {"category": "cereal box", "center_cam": [0, 1.5, 1], "dimensions": [1, 1.5, 1]}
+    predictions = write(tmp_path / "p.json", {"scenes": [{"key": "0.jpg", "objects": [found]}]})
+    wide = OBJECTRON.rule.with_dimension_tau(1.0)
+    own = dataclasses.replace(
+        OBJECTRON, name="own", matching=dataclasses.replace(wide, taus=(1.25, 1.75))
+    )
+    evaluation = load_evaluation(predictions, truth, own)
+    assert evaluation.schema.name == "own"
+    assert [scores.jaccard for scores in score_scenes(evaluation).taus] == [0, 1]
+    assert load_evaluation(predictions, truth, CLEVR).rule == OBJECTRON.rule
+    narrow = load_evaluation(predictions, truth, own, dimension_tau=0.1)
+    assert score_scenes(narrow).mean == 0

@@ -1,4 +1,4 @@
-"""The look at a world: every item with its own image and words, counts that are true."""
+"""The overview of a world: every item with its own image and words, counts that are true."""
 
 from collections import Counter
 from pathlib import Path
