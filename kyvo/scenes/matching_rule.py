@@ -21,20 +21,20 @@ class Tolerance:
         key: the number field.
         axes: which of the field's numbers.
         limit: the bound, in the numbers' own unit.
-        period: errors are measured the short way round a circle of this length.
+        period: errors are measured the short way round a circle of this length; None: straight.
         is_inclusive: an error equal to ``limit`` is still allowed.
     """
 
     key: str
     axes: tuple[int, ...]
     limit: float
-    period: float = math.inf
+    period: float | None = None
     is_inclusive: bool = False
 
     def allows(self, predicted: Sequence[float], groundtruth: Sequence[float]) -> bool:
         """Whether the error between the field's numbers of two objects stays within the limit."""
         pairs = [(predicted[axis], groundtruth[axis]) for axis in self.axes]
-        errors = [abs(math.remainder(p - g, self.period)) for p, g in pairs]
+        errors = [abs(math.remainder(p - g, self.period or math.inf)) for p, g in pairs]
         error = math.fsum(errors) / len(errors)
         return error <= self.limit if self.is_inclusive else error < self.limit
 

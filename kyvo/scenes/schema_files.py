@@ -106,7 +106,7 @@ class _ToleranceEntry:
                 f"matching: tolerance of '{self.key}': expected a limit of 0 or more, on numbers "
                 "of one period; give angles a tolerance of their own"
             )
-        return Tolerance(self.key, chosen, self.limit, periods.pop() or math.inf, self.is_inclusive)
+        return Tolerance(self.key, chosen, self.limit, periods.pop(), self.is_inclusive)
 
 
 @dataclass(frozen=True)
