@@ -25,12 +25,12 @@ def main(argv: Sequence[str]) -> None:
     add("--folder_path", type=Path, required=True, help="image embeddings of a run")
     add("--image_output_path", type=Path, required=True, help="folder for the pictures")
     add(
-        "--vqgan_root",
+        "--vqgan-root",
         type=Path,
         default=Path("./kyvo-datasets-and-codebooks/vqgan-models-and-codebooks"),
         help="folder with one folder of VQGANs per data set",
     )
-    add("--batch_size", type=int, default=32, help="pictures decoded at a time")
+    add("--batch-size", type=int, default=32, help="pictures decoded at a time")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to decode")
     choices = ("auto", "fp32", "bf16")
     add("--precision", choices=choices, default="fp32", help="auto: bf16 where it is faster")

@@ -46,7 +46,7 @@ def recognition_section(inputs: ReportInputs, renderer: Renderer) -> Section:
     """Input picture, predicted scene rendered again, and both scenes from above."""
     title = "From pictures to scenes"
     if inputs.predictions is None or inputs.scenes_folder is None:
-        return Section(title, notes=("Needs --predictions and --scenes_folder: not given.",))
+        return Section(title, notes=("Needs --predictions and --scenes-folder: not given.",))
     evaluation = load_evaluation(inputs.predictions, inputs.scenes_folder)
     scores = score_scenes(evaluation)
     means = [fmean(parts) for parts in zip(*_jaccards(scores.taus), strict=True)]
@@ -63,7 +63,7 @@ def recognition_section(inputs: ReportInputs, renderer: Renderer) -> Section:
         _recognition_example(pair, mean, images, picture)
         for (mean, pair), picture in zip(chosen, rendered, strict=True)
     )
-    notes = () if images else ("Needs --images_folder for the input pictures: not given.",)
+    notes = () if images else ("Needs --images-folder for the input pictures: not given.",)
     return Section(title, _RECOGNITION_TEXT, notes, legend=legend(), examples=examples)
 
 
@@ -71,11 +71,11 @@ def rendering_section(inputs: ReportInputs) -> Section:
     """True picture, drawn picture, and the tokenizer's reconstruction."""
     title = "From scenes to pictures"
     if inputs.generated_folder is None or inputs.images_folder is None:
-        return Section(title, notes=("Needs --generated_folder and --images_folder: not given.",))
+        return Section(title, notes=("Needs --generated-folder and --images-folder: not given.",))
     generated = _images(inputs.generated_folder, "generated images")
     true = _images(inputs.images_folder, "true images")
     ceiling = _images(inputs.reconstructed_folder, "reconstructed images")
-    notes = [] if ceiling else ["Needs --reconstructed_folder for the tokenizer alone: not given."]
+    notes = [] if ceiling else ["Needs --reconstructed-folder for the tokenizer alone: not given."]
     shared = [name for name in generated if name in true]
     if len(shared) < len(generated):
         notes.append(f"{len(generated) - len(shared)} drawn pictures have no true picture.")
