@@ -7,9 +7,9 @@
 Weights and prompts are random; the grammar is the tasks' own, except that a scene does not end
 before its tokens are used up. Every sample gets 110 new tokens (recognition) or 259 (rendering), as
 in the measurement of the released code, which asks the whole model again for each token of each
-sample. The ceiling is the time in which the bytes that must be read, or the products that must be
+sample. The ceiling is the time in which the bytes that must be read, or the matmuls that must be
 made, can be: weights once a step, the used part of the cache, and 2 FLOPs for every weight and
-token, over the copy and product rates measured in the same run.
+token, over the copy and matmul rates measured in the same run.
 
 --agreement instead asks a trained model how often other precisions choose the ids of float32.
 """
@@ -98,7 +98,7 @@ class Case:
 LEVERS: Sequence[Mapping[str, object]] = (
     {},
     {"name": "layers not compiled", "compiled": False},
-    {"name": "whole head, nothing forced", "constrained": False},
+    {"name": "whole head, no jump-forward", "constrained": False},
     {"name": "batch", "batch_size": 256},
     {"name": "batch", "batch_size": 1024},
     {"name": "float8 weights and activations", "quantization": "float8"},
@@ -120,11 +120,11 @@ def cases(device: torch.device) -> Iterator[Case]:
             yield dataclasses.replace(base, workload=workload, **lever)  # type: ignore[arg-type]
     if device.type != "cpu":
         for workload in ("instruction following", "question answering"):
-            yield Case(workload, "whole head, nothing forced", 256, constrained=False)
+            yield Case(workload, "whole head, no jump-forward", 256, constrained=False)
 
 
 class OneIdAWord:
-    """Stands in for a text tokenizer: every word of the schema is one token, as with Llama's."""
+    """A stand-in for a text tokenizer: every word of the schema is one token, as with Llama's."""
 
     size = VOCABULARY.num_text
 
@@ -133,7 +133,7 @@ class OneIdAWord:
         return [1000 + sum(text.encode()) % 1000]
 
     def decode(self, ids: list[int]) -> str:
-        """The ids themselves: they stand for no text."""
+        """The ids themselves, as they are no text."""
         return str(ids)
 
 
@@ -262,16 +262,16 @@ class Bench:
             (body + head) * item * len(prompts) / rows
             + per_token * float((lengths + new / 2).sum())
         )
-        products = 2 * (body + head) * new * len(prompts)
+        matmul_flops = 2 * (body + head) * new * len(prompts)
         prefill = 2 * body * float(lengths.sum())
         copied, multiplied = self.ceilings["copy_bytes_per_s"], self.ceilings["matmul_flops_per_s"]
-        return max(read / copied, products / multiplied) + prefill / multiplied
+        return max(read / copied, matmul_flops / multiplied) + prefill / multiplied
 
 
 VARIANTS: Mapping[str, Mapping[str, str]] = {
     "bfloat16": {"precision": "bf16"},
     "int8 weights": {"quantization": "int8"},
-    "whole head, nothing forced": {"constrained": "false"},
+    "whole head, no jump-forward": {"constrained": "false"},
 }
 
 
@@ -291,7 +291,7 @@ def agreement(path: Path, overrides: Sequence[str]) -> Iterator[bench.Row]:
 
 
 def _generate(path: Path, overrides: Sequence[str]) -> dict[int, np.ndarray]:
-    # Nothing is written, but a plan looks at what an earlier run has left.
+    # Nothing is written, but a plan reads what an earlier run has left.
     unused = f"output_dir={tempfile.gettempdir()}/agreement"
     plan = plan_generation(load_config(GenerationConfig, path, [*overrides, unused]))
     samples = [plan.dataset[i][1] for i in plan.indices]

@@ -11,13 +11,9 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+QUICKSTART = (ROOT / "docs/quickstart.md").read_text()
 PLAN = yaml.safe_load((ROOT / "configs/mini/quickstart.yaml").read_text())
 COMMANDS = [command for stage in PLAN["stages"] for command in stage["commands"]]
-
-
-def _scripts_of_section(title: str) -> list[str]:
-    section = README.split(f"\n## {title}\n")[1].split("\n## ")[0]
-    return re.findall(r"^python3 scripts/(.+)$", section, flags=re.MULTILINE)
 
 
 def test_makefile_has_the_two_commands_of_the_readme() -> None:
@@ -28,7 +24,7 @@ def test_makefile_has_the_two_commands_of_the_readme() -> None:
 
 
 def test_step_by_step_commands_are_those_of_the_quick_start() -> None:
-    steps = _scripts_of_section("Step by step")
+    steps = re.findall(r"^python3 scripts/(.+)$", QUICKSTART, flags=re.MULTILINE)
     assert len(steps) >= 9
     assert [step for step in steps if step not in COMMANDS] == []
 
