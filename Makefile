@@ -9,15 +9,20 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	&& echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: quickstart check test bench clean
+.PHONY: quickstart lint check test bench clean
 
 quickstart: .venv/.installed
 	$(BIN)/python scripts/quickstart.py
 
-test: .venv/.installed-dev
+lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test: lint
 	$(BIN)/python -m pytest -n 2
 
 bench: .venv/.installed-dev

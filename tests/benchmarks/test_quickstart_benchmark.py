@@ -18,7 +18,7 @@ quickstart = importlib.import_module("quickstart")
 RECORDED = ROOT / "tests/goldens/benchmarks/quickstart-run"
 
 
-def test_a_recorded_run_gives_its_figures(tmp_path):
+def test_a_recorded_run_gives_its_rows(tmp_path):
     output = tmp_path / "quickstart.json"
     quickstart.main(["--finished", str(RECORDED), "--output", str(output)])
     rows = json.loads(output.read_text())["rows"]

@@ -18,7 +18,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "goldens/vqgan/golden.json").re
 GUMBEL = dataclasses.replace(SMALL, quantizer="gumbel", embed_dim=16)
 
 
-@pytest.mark.parametrize("case", ["tiny", "full"])
+@pytest.mark.parametrize("case", ["tiny", pytest.param("full", marks=pytest.mark.slow)])
 @torch.inference_mode()
 def test_matches_the_reference(case: str) -> None:
     golden = GOLDEN[case]

@@ -68,6 +68,7 @@ def test_a_projection_that_does_more_is_called():
     torch.testing.assert_close(attention(x_BLD, x_BLD), torchtunes(x_BLD, x_BLD))
 
 
+@pytest.mark.slow
 def test_all_layers_lengths_and_full_batches_share_one_compilation():
     model, eager = tiny_model(num_layers=3), tiny_model(num_layers=3)
     counter = CompileCounterWithBackend("aot_eager")

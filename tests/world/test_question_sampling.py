@@ -205,6 +205,7 @@ def test_types_are_balanced(asked: Asked) -> None:
     assert all(0.06 < shares[name] < 0.14 for name in WORDS)
 
 
+@pytest.mark.slow
 def test_the_kind_of_question_tells_nothing_about_yes_or_no(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -31,6 +31,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_workers_and_batches(tmp_path: Path) -> None:
     splits = {"train": 5, "test": 2}
     for name, workers, batch_size in (("a", 0, 1), ("b", 0, 4), ("c", 2, 3)):
@@ -40,6 +41,7 @@ def test_bytes_do_not_depend_on_workers_and_batches(tmp_path: Path) -> None:
     assert len(first) == 1 + 2 * 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["instructions", "questions", "objaworld"])
 def test_other_tasks_too_are_the_same_however_they_are_made(tmp_path: Path, task: str) -> None:
     scenes = scene_options(task, min_objects=3, max_objects=5, height=16, width=16)
@@ -99,6 +101,7 @@ def test_a_first_run_that_failed_leaves_the_folder_to_other_options(tmp_path: Pa
     assert write_world(tmp_path, {"train": 1}, OPTIONS).num_made == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks into /proc")
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     splits = ("--splits", "train:3000", "--image-size", "16", "--workers", "2")
