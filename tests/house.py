@@ -28,14 +28,14 @@ FIGURES = r"figures?"
 
 TERMS = {
     # Decoding.
-    r"forced|jumps?": "deterministic tokens, jump-forward",
+    r"forced|jumps?(?![- ]forward)": "deterministic tokens, jump-forward",
     r"steps per look": "steps_per_sync",
     r"fill free rows|live rows": "schedule, active slots",
     r"joined": "fused projection",
     r"products": "matmuls, GEMMs",
     # Models and training.
     r"hidden at|layer at": "gather, forward_selected",
-    r"freeze table|outline": "materialize_table, build_on_meta",
+    r"freeze table": "materialize_table",
     r"head start": "lm_head_init",
     r"accelerate": "apply_compile_and_float8",
     r"Gradient Watch|leave out": "NonFiniteGradCheck, exclude",

@@ -68,7 +68,7 @@ def main_of(script: Path):
 @pytest.mark.parametrize(("page", "command"), COMMANDS)
 @pytest.mark.usefixtures("parse_only")
 def test_every_command_of_a_page_parses(page: str, command: str) -> None:
-    """Flags, their values and the configs exist; what FOLDERS stand for is the reader's."""
+    """Flags, their values and the configs exist; values such as FOLDER are the reader's."""
     _, script, *arguments = shlex.split(command, comments=True)
     with pytest.raises(Parsed):
         main_of(ROOT / script)(arguments)
@@ -120,3 +120,12 @@ def test_pages_name_files_that_exist(page: Path) -> None:
     """Quoted paths of the source, such as `kyvo/scenes/codec.py`."""
     missing = [name for name in PATHS.findall(page.read_text()) if not (ROOT / name).exists()]
     assert missing == []
+
+
+def test_keys_of_configs_that_pages_name_exist() -> None:
+    """Quoted as `key: value` or `key=value`; a key may be of a section, as in `loss.weight`."""
+    files = [*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "kyvo").rglob("config.py")]
+    known = set(re.findall(r"\w+", " ".join(path.read_text() for path in files))) | {"key"}
+    for page in [page for page in PAGES if page.stem != "LOG"]:
+        quoted = re.findall(r"`([a-z][\w.]*)(?:: |=)[\w./-]+`", page.read_text())
+        assert {key for key in quoted if key.split(".")[-1] not in known} == set(), page.name

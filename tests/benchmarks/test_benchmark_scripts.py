@@ -28,7 +28,7 @@ def rows_of(main, output, *argv):
     return named
 
 
-def products_of(module, *inputs):
+def flops_of(module, *inputs):
     """FLOP of a module's convolutions, counted from their shapes."""
     counted = []
 
@@ -59,17 +59,17 @@ def test_vqgan_without_faster_arithmetic_changes_nothing(tmp_path):
     assert decoded["ceiling"] == pytest.approx(limit)
 
 
-def test_vqgan_counts_the_products_of_its_convolutions_and_attention():
+def test_vqgan_counts_the_flops_of_its_convolutions_and_attention():
     config = vqgan.SUBJECTS["mini"].config
     model = VQGAN(config).eval().requires_grad_(False)
     codes = torch.zeros(1, 8, 8, dtype=torch.long)
-    wanted = products_of(model.post_quant_conv, model.embed_codes(codes))
-    wanted += products_of(model.decoder, torch.zeros(1, config.z_channels, 8, 8))
-    # The block in the middle attends: two products over 64 x 64 positions and 64 channels.
-    wanted += 2 * (2 * 64 * 64 * 64)
+    expected = flops_of(model.post_quant_conv, model.embed_codes(codes))
+    expected += flops_of(model.decoder, torch.zeros(1, config.z_channels, 8, 8))
+    # The block in the middle attends: two matmuls over 64 x 64 positions and 64 channels.
+    expected += 2 * (2 * 64 * 64 * 64)
     measured = vqgan.Bench(vqgan.SUBJECTS["mini"], (), torch.device("cpu"), 1)
     flops, _ = measured._reference("decode", codes.numpy())
-    assert flops == wanted
+    assert flops == expected
 
 
 def test_psnr_is_that_of_its_definition():
@@ -99,7 +99,7 @@ def test_rays_are_counted_by_their_kind():
     assert 0 < metal.rays["mirror"] < metal.rays["camera"]
     for work in (rubber, metal):
         traced = work.rays["camera"] + work.rays.get("mirror", 0)
-        # Three lamps and the sun.
+        # Three lights and the sun.
         assert 0 < work.rays["shadow"] <= 4 * traced
         assert work.operations > 100 * traced
 

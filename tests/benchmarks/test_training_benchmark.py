@@ -98,8 +98,8 @@ def test_flops_are_those_that_torch_counts(paths):
     causal = 6 * len(model.layers) * width * length * batch.num_tokens
     # The projection of the codebook, which the formula leaves out.
     projection = 2 * 2 * 512 * 16 * width
-    products = sum(counts.values()) - attention - projection
-    assert training.flops_of(model, batch) - causal == pytest.approx(products, rel=0.02)
+    matmuls = sum(counts.values()) - attention - projection
+    assert training.flops_of(model, batch) - causal == pytest.approx(matmuls, rel=0.02)
 
 
 def run(tmp_path, *arguments):
@@ -168,7 +168,7 @@ def test_counts_of_zero_are_refused():
         training.main(["--steps", "0"])
 
 
-def test_a_row_tells_its_share_of_reference_and_ceiling():
+def test_a_row_prints_its_share_of_reference_and_ceiling():
     row = bench.Row("speed", 12.0, "m/s", 4.0, "walking", 24.0, "running", "uphill")
     assert "3.00 x walking" in str(row)
     assert "50% of running" in str(row)
