@@ -41,6 +41,8 @@ Made by `python3 benchmarks/make_results.py` from the files in `benchmarks/resul
 each, by device:
 """
 EXPLANATION = """\
+"mini" are the small models of the quick start; without it they have the paper's size.
+
 "Times better" is the value over its reference, and "of the ceiling" the value over the most that
 the machine could give; of times, memory and errors, where less is better, the other way round.
 
