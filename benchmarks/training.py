@@ -1,4 +1,4 @@
-"""Speed, memory and loss curves of training, lever by lever, beside the reference's step.
+"""Training: speed, memory and loss curves, lever by lever, beside the reference's step.
 
     python3 benchmarks/training.py --device cuda --model llama3_2_1b --output training.json
 
