@@ -65,6 +65,13 @@ def test_tiny_quick_start_ends_with_a_report(tmp_path: Path) -> None:
     images = list((output / "results/decoded/rendering/GENERATED").glob("generated_*.png"))
     assert len(images) == 4
 
+    for snippet in re.findall(
+        r"^```python\n(.+?)^```", README + QUICKSTART, re.DOTALL | re.MULTILINE
+    ):
+        run = [sys.executable, "-c", snippet]
+        python = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+        assert python.returncode == 0, python.stderr[-2000:]
+
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert again.returncode == 0
     assert again.stdout.count("done before") == len(PLAN["stages"]) - 1
