@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_architecture import MAY_IMPORT
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -129,3 +130,12 @@ def test_keys_of_configs_that_pages_name_exist() -> None:
     for page in [page for page in PAGES if page.stem != "LOG"]:
         quoted = re.findall(r"`([a-z][\w.]*)(?:: |=)[\w./-]+`", page.read_text())
         assert {key for key in quoted if key.split(".")[-1] not in known} == set(), page.name
+
+
+def test_the_tours_rooms_are_those_of_the_imports() -> None:
+    """Every room is in the table, below all that it may import."""
+    text = (ROOT / "docs/architecture.md").read_text().split("\n## The rooms\n")[1]
+    rooms = re.findall(r"^\| `(\w+)(?:\.py)?` \|", text.split("\n## ")[0], flags=re.MULTILINE)
+    assert set(rooms) == set(MAY_IMPORT)
+    for index, room in enumerate(rooms):
+        assert MAY_IMPORT[room] <= set(rooms[:index]), room
