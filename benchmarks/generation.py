@@ -7,9 +7,9 @@
 Weights and prompts are random; the grammar is the tasks' own, except that a scene does not end
 before its tokens are used up. Every sample gets 110 new tokens (recognition) or 259 (rendering), as
 in the measurement of the released code, which asks the whole model again for each token of each
-sample. The ceiling is the time in which the bytes that must be read, or the products that must be
+sample. The ceiling is the time in which the bytes that must be read, or the matmuls that must be
 made, can be: weights once a step, the used part of the cache, and 2 FLOPs for every weight and
-token, over the copy and product rates measured in the same run.
+token, over the copy and matmul rates measured in the same run.
 
 --agreement instead asks a trained model how often other precisions choose the ids of float32.
 """
@@ -130,7 +130,7 @@ def cases(device: torch.device) -> Iterator[Case]:
 
 
 class OneIdAWord:
-    """Stands in for a text tokenizer: every word of the schema is one token, as with Llama's."""
+    """A stand-in for a text tokenizer: every word of the schema is one token, as with Llama's."""
 
     size = VOCABULARY.num_text
 
@@ -139,7 +139,7 @@ class OneIdAWord:
         return [1000 + sum(text.encode()) % 1000]
 
     def decode(self, ids: list[int]) -> str:
-        """The ids themselves: they stand for no text."""
+        """The ids themselves, as they are no text."""
         return str(ids)
 
 
@@ -269,10 +269,10 @@ class Bench:
             (body + head) * item * len(prompts) / rows
             + per_token * float((lengths + new / 2).sum())
         )
-        products = 2 * (body + head) * new * len(prompts)
+        matmul_flops = 2 * (body + head) * new * len(prompts)
         prefill = 2 * body * float(lengths.sum())
         copied, multiplied = self.ceilings["copy_bytes_per_s"], self.ceilings["matmul_flops_per_s"]
-        return max(read / copied, products / multiplied) + prefill / multiplied
+        return max(read / copied, matmul_flops / multiplied) + prefill / multiplied
 
 
 VARIANTS: Mapping[str, Mapping[str, str]] = {
@@ -298,7 +298,7 @@ def agreement(path: Path, overrides: Sequence[str]) -> Iterator[bench.Row]:
 
 
 def _generate(path: Path, overrides: Sequence[str]) -> dict[int, np.ndarray]:
-    # Nothing is written, but a plan looks at what an earlier run has left.
+    # Nothing is written, but a plan reads what an earlier run has left.
     unused = f"output_dir={tempfile.gettempdir()}/agreement"
     plan = plan_generation(load_config(GenerationConfig, path, [*overrides, unused]))
     samples = [plan.dataset[i][1] for i in plan.indices]

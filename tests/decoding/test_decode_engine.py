@@ -95,6 +95,7 @@ def graphs(monkeypatch):
     torch.compiler.reset()
 
 
+@pytest.mark.slow
 def test_compiled_decoding_changes_no_token_and_compiles_little(greedy, graphs):
     model, prompts, expected = greedy
     compiled_before = []
@@ -320,6 +321,7 @@ def test_the_attention_kernel_equals_masked_attention(
     assert error < (1e-6 if dtype == torch.float32 else 1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.interpreted
 @ATTENTION_SHAPES
 def test_the_attention_kernel_interpreted_equals_masked_attention(
