@@ -2,16 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
-from kyvo.scenes import Axis, NumberField, Schema, WordField
+from kyvo.scenes import Axis, NumberField, Scene, Schema, WordField
 
 
 @dataclass
 class AxisStatistics:
-    """Range of the numbers on an axis, in its unit, and how far they lie from its grid."""
+    """Range of the numbers on an axis, in its unit, and how far they are from its grid."""
 
     axis: Axis
     low: float = math.inf
@@ -29,7 +28,7 @@ class AxisStatistics:
         self.largest_error = max(self.largest_error, error)
 
     def line(self) -> str:
-        """The figures as text."""
+        """The statistics as text."""
         if not self.count:
             return f"{self.axis.name}: no numbers"
         return (
@@ -40,7 +39,7 @@ class AxisStatistics:
 
 @dataclass
 class SceneStatistics:
-    """Figures of the scenes of one schema; scenes are added as they stream by."""
+    """Statistics of the scenes of one schema; scenes are added as they stream by."""
 
     schema: Schema
     num_scenes: int = 0
@@ -55,19 +54,19 @@ class SceneStatistics:
             else:
                 self.words[fld.key] = Counter()
 
-    def add(self, objects: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, scene: Scene) -> None:
         """Count a scene whose objects fit the schema."""
         self.num_scenes += 1
-        self.objects_per_scene[len(objects)] += 1
-        for item in map(self.schema.normalise, objects):
+        self.objects_per_scene[len(scene.objects)] += 1
+        for item in scene.objects:
             for key, counter in self.words.items():
-                counter[str(item[key])] += 1
+                counter[item.words[key]] += 1
             for key, axes in self.numbers.items():
-                for axis, value in zip(axes, _numbers(item[key]), strict=True):
+                for axis, value in zip(axes, item.numbers[key], strict=True):
                     axis.add(value)
 
     def lines(self) -> list[str]:
-        """The figures as lines of text; words that never occur are named too."""
+        """The statistics as lines of text; words that never occur are named too."""
         per_scene = sorted(self.objects_per_scene.items())
         lines = [f"objects per scene: {_listed((str(n), count) for n, count in per_scene)}"]
         for fld in self.schema.fields:
@@ -77,11 +76,6 @@ class SceneStatistics:
             else:
                 lines += [f"{fld.key} {axis.line()}" for axis in self.numbers[fld.key]]
         return lines
-
-
-def _numbers(value: object) -> Sequence[float]:
-    assert isinstance(value, list | tuple)
-    return value
 
 
 def _listed(counts: Iterable[tuple[str, int]]) -> str:

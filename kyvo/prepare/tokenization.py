@@ -1,7 +1,7 @@
 """From files of a world to the released data set's pretokenised layout.
 
 A world is FOLDER/SPLIT/{images/*.png, scenes/*.json} and, where there are texts,
-FOLDER/SPLIT/texts/NAME.json ({key: text}). Everything streams: memory holds a batch of pictures.
+FOLDER/SPLIT/texts/NAME.json ({key: text}). Everything streams: memory holds a batch of images.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from kyvo.common.files import atomic_file, read_json
 from kyvo.images.codec import ImageCodec
 from kyvo.images.preprocessing import list_images, load_images
 from kyvo.prepare.layout import ReleasedLayout
-from kyvo.scenes import SceneCodec
+from kyvo.scenes import Scene, SceneCodec
 from kyvo.tokens.vocabulary import TEXT_END, TEXT_START
 
 ObjectOrder = Literal["file", "far-to-near"]
@@ -31,10 +31,10 @@ class WorldTokenizer:
 
     Attributes:
         codec: schema, vocabulary and text tokenizer.
-        vqgan: encodes the pictures, a batch at a time.
-        image_size: pictures are resized to this side (pixels) before encoding.
+        vqgan: encodes the images, a batch at a time.
+        image_size: images are resized to this side (pixels) before encoding.
         object_order: objects as the scene file lists them, or sorted by distance from the
-            camera, which makes the order of a scene's tokens predictable from its picture.
+            camera, which makes the order of a scene's tokens predictable from its image.
     """
 
     codec: SceneCodec
@@ -60,15 +60,15 @@ class WorldTokenizer:
     ) -> dict[str, int]:
         """Write the image and the scene file of ``folder``; how many entries of each.
 
-        ``keys`` are those of the wanted pictures, by file name; None: all, under their names.
+        ``keys`` are those of the wanted images, by file name; None: all, under their names.
         """
         self._check_codes()
         found = list_images(folder)
         wanted = {path.name: path.name for path in found} if keys is None else keys
-        pictures = {wanted[path.name]: path for path in found if path.name in wanted}
-        scenes = {key: folder / "scenes" / f"{path.stem}.json" for key, path in pictures.items()}
+        images = {wanted[path.name]: path for path in found if path.name in wanted}
+        scenes = {key: folder / "scenes" / f"{path.stem}.json" for key, path in images.items()}
         return {
-            "images": _write_entries(layout.image_file(split), self._images(pictures)),
+            "images": _write_entries(layout.image_file(split), self._images(images)),
             "scenes": _write_entries(layout.scene_file(split), self._scenes(scenes)),
         }
 
@@ -84,8 +84,8 @@ class WorldTokenizer:
                 f"ids for {expected}. Choose the vocabulary or the VQGAN to match."
             )
 
-    def _images(self, pictures: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
-        keys, paths = list(pictures), list(pictures.values())
+    def _images(self, images: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
+        keys, paths = list(images), list(images.values())
         starts = range(0, len(paths), self.vqgan.batch_size)
         for start in tqdm(starts, desc="images", unit="batch", disable=None):
             part = slice(start, start + self.vqgan.batch_size)
@@ -98,23 +98,11 @@ class WorldTokenizer:
             scene = read_json(path, "scene")
             if not isinstance(scene, dict) or not isinstance(scene.get("objects"), list):
                 raise InputError(f"scene: {path}: expected an object with a list 'objects'.")
-            objects = self._ordered(scene, path)
+            objects = self.codec.schema.parse_scene(scene["objects"], str(path))
+            if self.object_order == "far-to-near":
+                objects = _far_to_near(objects, scene.get("directions"), path)
             ids = self.codec.encode(objects, str(path))
             yield key, {"token_ids": ids, "string": self.codec.string(objects, str(path))}
-
-    def _ordered(self, scene: dict[str, Any], path: Path) -> list[Any]:
-        if self.object_order == "file":
-            return list(scene["objects"])
-        try:
-            behind = scene["directions"]["behind"]
-            return sorted(
-                scene["objects"], key=lambda item: -float(np.dot(item["3d_coords"], behind))
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"scene: {path}: far-to-near needs 'directions.behind' and '3d_coords': {error}. "
-                "Use the order of the file."
-            ) from None
 
     def _texts(self, texts: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         vocabulary = self.codec.vocabulary
@@ -125,12 +113,26 @@ class WorldTokenizer:
 
 
 def copy_originals(folder: Path, target: Path, stems: Collection[str] | None = None) -> None:
-    """Copy pictures and scenes of ``folder`` to ``target``; of some stems only, or None: all."""
+    """Copy images and scenes of ``folder`` to ``target``; of some stems only, or None: all."""
     for kind in ("images", "scenes"):
         (target / kind).mkdir(parents=True, exist_ok=True)
         for path in sorted((folder / kind).iterdir()):
             if stems is None or path.stem in stems:
                 shutil.copyfile(path, target / kind / path.name)
+
+
+def _far_to_near(scene: Scene, directions: Any, path: Path) -> Scene:
+    """The scene with its objects sorted by their distance from the camera."""
+    try:
+        behind = directions["behind"]
+        distance = [-float(np.dot(item.position[: len(behind)], behind)) for item in scene.objects]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"scene: {path}: far-to-near needs 'directions.behind' and positions: {error}. "
+            "Use the order of the file."
+        ) from None
+    order = sorted(range(len(distance)), key=distance.__getitem__)
+    return Scene(tuple(scene.objects[index] for index in order))
 
 
 def _read_texts(path: Path) -> dict[str, str]:

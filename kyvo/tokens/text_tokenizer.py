@@ -5,30 +5,16 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 from tokenizers import Tokenizer
 from torchtune.models.llama3 import Llama3Tokenizer
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import require_file
+from kyvo.tokens.interface import TextTokenizer
 from kyvo.tokens.vocabulary import Vocabulary
 
 _FILE_NAMES = ("tokenizer.model", "original/tokenizer.model", "tokenizer.json")
-
-
-class TextTokenizer(Protocol):
-    """What the project needs of a text tokenizer; no begin or end ids are added."""
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of ``text``."""
-
-    def decode(self, ids: list[int]) -> str:
-        """The text of ``ids``; special tokens are shown as their names, unknown ids as <id>."""
-
-    @property
-    def size(self) -> int:
-        """Number of ids."""
 
 
 class LlamaText:
@@ -108,14 +94,30 @@ class JsonText:
 
 
 def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokenizer:
-    """The tokenizer at ``path`` (``*.json``: Hugging Face, else Meta's file), or the shipped one.
+    """The tokenizer of the file that ``find_text_tokenizer`` finds.
+
+    Raises:
+        InputError: there is no such file, or it is unreadable, or the tokenizer has more ids than
+            the vocabulary's text block.
+    """
+    chosen = find_text_tokenizer(path, vocabulary)
+    tokenizer = JsonText(chosen) if chosen.suffix == ".json" else LlamaText(chosen)
+    if tokenizer.size > vocabulary.num_text:
+        raise InputError(
+            f"text tokenizer: {chosen} has {tokenizer.size} ids, but vocabulary "
+            f"'{vocabulary.name}' has room for {vocabulary.num_text}. Give its tokenizer file."
+        )
+    return tokenizer
+
+
+def find_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> Path:
+    """The tokenizer file at ``path`` (``*.json``: Hugging Face, else Meta's), or the shipped one.
 
     Of a folder, as ``tune download`` fills it, the ``tokenizer.model`` there or in ``original/``
     is taken, or ``tokenizer.json``.
 
     Raises:
-        InputError: the file is missing or unreadable, or none is given and the vocabulary ships
-            none, or the tokenizer has more ids than the vocabulary's text block.
+        InputError: the folder has none, or none is given and the vocabulary ships none.
     """
     if path is None and vocabulary.shipped_tokenizer is None:
         raise InputError(
@@ -129,13 +131,7 @@ def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokeni
             f"text tokenizer: {chosen}: none of {', '.join(_FILE_NAMES)} is there. Download it "
             "with 'tune download meta-llama/Llama-3.2-1B-Instruct' (README), or give the file."
         )
-    tokenizer = JsonText(chosen) if chosen.suffix == ".json" else LlamaText(chosen)
-    if tokenizer.size > vocabulary.num_text:
-        raise InputError(
-            f"text tokenizer: {chosen} has {tokenizer.size} ids, but vocabulary "
-            f"'{vocabulary.name}' has room for {vocabulary.num_text}. Give its tokenizer file."
-        )
-    return tokenizer
+    return chosen
 
 
 def _shipped(vocabulary: Vocabulary) -> Path:

@@ -9,7 +9,7 @@ import torch
 from kyvo.common.config import Component, From
 from kyvo.common.devices import resolve_precision
 from kyvo.common.errors import Problems
-from kyvo.models.weights import HeadStart
+from kyvo.models.weights import LmHeadInit
 from kyvo.scenes import get_schema
 from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training.loss import Normalization
@@ -113,7 +113,7 @@ class TrainingConfig:
     tokenizer: Path | None = None
     llama_weights: Path | None = None
     checkpoint: Path | None = None
-    head_start: HeadStart = "llama"
+    lm_head_init: LmHeadInit = "llama"
     loss: LossConfig = LossConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"

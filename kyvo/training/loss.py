@@ -67,7 +67,7 @@ def language_loss(
         chunk: labelled positions per pass through the head; 0: all at once.
         is_compiled: compile what turns logits into their gradient, instead of one kernel each.
     """
-    hidden_ND = model.hidden_at(batch.tokens_BL, batch.positions_N)
+    hidden_ND = model.hidden_states(batch.tokens_BL, batch.positions_N)
     total, correct = fused_cross_entropy(
         hidden_ND,
         model.output.weight,

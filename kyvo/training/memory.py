@@ -50,7 +50,7 @@ def estimate_memory(
 ) -> TrainingMemory:
     """The peak of a step over ``num_tokens`` positions of which ``num_labels`` carry loss.
 
-    ``model`` may be an ``outline``. Counted as the eager layers keep tensors for their backward
+    ``model`` may be on the meta device. Counted as the eager layers keep tensors for their backward
     pass, twice Adam's running averages, and logits as they are turned into their gradient.
     Compiled layers keep less.
     """
@@ -82,7 +82,7 @@ def _bytes_per_token(model: KyvoModel, config: TrainingConfig) -> int:
     width, inner = model.output.weight.shape[1], _feed_forward_width(model)
     item = _matmul_bytes(config)
     residual = weight_dtype(config.precision).itemsize
-    attention = model.layers[0].attn
+    attention = model.blocks[0].attn
     of_keys = attention.num_kv_heads * attention.head_dim
     # Twice: the residual stream, the normalised values in float32, and their copy that enters
     # the matmuls.
@@ -106,5 +106,5 @@ def _matmul_bytes(config: TrainingConfig) -> int:
 
 
 def _feed_forward_width(model: KyvoModel) -> int:
-    first: nn.Linear = model.layers[0].mlp.w1
+    first: nn.Linear = model.blocks[0].mlp.w1
     return first.out_features

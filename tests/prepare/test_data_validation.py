@@ -1,4 +1,4 @@
-"""Checks of own data: every planted problem is told with its place, and nothing else is."""
+"""Checks of own data: every planted problem is reported with its place, and nothing else is."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kyvo_stand_ins import load_script
 from PIL import Image
+from scene_samples import encode
 
 from kyvo.common.errors import InputError
 from kyvo.prepare.layout import ReleasedLayout
@@ -65,7 +66,7 @@ def test_the_summary_counts_what_the_files_hold(world: Path) -> None:
     types, sizes = Counter(s["type"] for s in ships), Counter(map(len, scenes))
     lengths = [s["length"][0] for s in ships]
     errors = [abs(length - CODEC.schema.fields[-1].axes[0].snap(length)) for length in lengths]  # type: ignore[union-attr]
-    assert lines[0] == "train: 3 pictures, 3 scenes"
+    assert lines[0] == "train: 3 images, 3 scenes"
     per_scene = ", ".join(f"{size} x {sizes[size]}" for size in sorted(sizes))
     assert f"  objects per scene: {per_scene}" in lines
     assert (
@@ -75,10 +76,10 @@ def test_the_summary_counts_what_the_files_hold(world: Path) -> None:
         f"  length overall: {min(lengths)} .. {max(lengths)} metres, snapping moves by "
         f"{sum(errors) / len(errors):.3g} on average, {max(errors):.3g} at most"
     ) in lines
-    longest = max(len(CODEC.encode(scene)) for scene in scenes)
+    longest = max(len(encode(CODEC, scene)) for scene in scenes)
     assert f"  longest scene: {longest} tokens" in lines
-    assert "  questions: texts of 1 of 3 pictures" in lines
-    assert lines[-1] == "pictures of 64 x 64 pixels"
+    assert "  questions: texts of 1 of 3 images" in lines
+    assert lines[-1] == "images of 64 x 64 pixels"
 
 
 def test_angles_that_wrap_move_by_little(world: Path) -> None:
@@ -89,7 +90,7 @@ def test_angles_that_wrap_move_by_little(world: Path) -> None:
     assert any(expected in line for line in lines)
 
 
-def test_pictures_and_scenes_without_each_other(world: Path) -> None:
+def test_images_and_scenes_without_each_other(world: Path) -> None:
     (world / f"train/images/{FIRST}.png").unlink()
     (world / f"train/scenes/{SECOND}.json").unlink()
     (world / "train/images/photo.JPG").write_bytes(b"")
@@ -112,7 +113,7 @@ def test_missing_and_empty_folders(world: Path) -> None:
     ]
 
 
-def test_pictures_damaged_or_of_another_size(world: Path) -> None:
+def test_images_damaged_or_of_another_size(world: Path) -> None:
     images = world / "train/images"
     data = (images / f"{FIRST}.png").read_bytes()
     (images / f"{FIRST}.png").write_bytes(data[: len(data) // 2])
@@ -159,7 +160,7 @@ def test_scenes_that_are_no_objects(text: str, world: Path) -> None:
     assert problem.startswith(f"scene: scenes/{FIRST}.json: expected one object")
 
 
-def test_texts_of_no_picture_or_no_text(world: Path) -> None:
+def test_texts_of_no_image_or_no_text(world: Path) -> None:
     folder = world / "train/texts"
     folder.mkdir()
     texts = {FIRST: "no suffix", f"{SECOND}.png": " ", f"{THIRD}.png": "good"}
@@ -167,7 +168,7 @@ def test_texts_of_no_picture_or_no_text(world: Path) -> None:
     (folder / "answers.json").write_text("[]")
     assert problems_of(world) == [
         "texts: texts/answers.json: expected one object {...}, found [].",
-        f"texts/questions.json: key '{FIRST}': the split has no picture of that name.",
+        f"texts/questions.json: key '{FIRST}': the split has no image of that name.",
         f"texts/questions.json: key '{SECOND}.png': expected a text, found ' '.",
     ]
 
@@ -210,7 +211,7 @@ def write_tokens(root: Path, **changes: dict[str, Any]) -> ReleasedLayout:
     """Pretokenised files of three scenes; ``changes`` replace entries."""
     layout = ReleasedLayout(root, "harbour", "")
     scenes = {
-        path.stem + ".png": {"token_ids": CODEC.encode(json.loads(path.read_text())["objects"])}
+        path.stem + ".png": {"token_ids": encode(CODEC, json.loads(path.read_text())["objects"])}
         for path in sorted((EXAMPLE / "world/train/scenes").iterdir())
     }
     start, end = (CODEC.vocabulary.marker_id(m) for m in ("[TEXT-START]", "[TEXT-END]"))
@@ -294,7 +295,7 @@ def test_good_tokens_have_a_summary(tmp_path: Path) -> None:
         json.loads(p.read_text())["objects"] for p in (EXAMPLE / "world/train/scenes").iterdir()
     ]
     # BOS, the image in its brackets, OUTPUT-START, the scene, EOS.
-    longest = max(1 + 6 + 1 + len(CODEC.encode(scene)) + 1 for scene in objects)
+    longest = max(1 + 6 + 1 + len(encode(CODEC, scene)) + 1 for scene in objects)
     assert lines[0] == "train_tokenized_scenes.json: 3 scenes"
     assert f"  3 samples, the longest {longest} tokens (" in "\n".join(lines)
     assert lines[-1] == "  train_questions.json: 3 texts of up to 3 tokens"
@@ -303,7 +304,7 @@ def test_good_tokens_have_a_summary(tmp_path: Path) -> None:
 def test_tokens_with_problems(tmp_path: Path) -> None:
     vocabulary = CODEC.vocabulary
     a, b, c = (f"{name}.png" for name in (FIRST, SECOND, THIRD))
-    good = CODEC.encode([{"type": "ferry", "flag_color": "red", "position": [1, 1],
+    good = encode(CODEC, [{"type": "ferry", "flag_color": "red", "position": [1, 1],
                           "heading": [0], "length": [50]}])  # fmt: skip
     at = good.index(vocabulary.number_id("50.0"))
     far = [*good[:at], vocabulary.number_id("350.0"), *good[at + 1 :]]
@@ -338,7 +339,7 @@ def test_the_command_lists_problems_and_fails(
     script = load_script("validate_data")
     arguments = ["--world", str(world), "--schema", SCHEMA, "--vocabulary", VOCABULARY]
     script.main(arguments)
-    assert capsys.readouterr().out.endswith("pictures of 64 x 64 pixels\nno problems\n")
+    assert capsys.readouterr().out.endswith("images of 64 x 64 pixels\nno problems\n")
     for name in (FIRST, SECOND):
         (world / f"train/scenes/{name}.json").unlink()
     with pytest.raises(InputError, match=rf"(?s)2 problems.*{FIRST}\.png: no scene"):

@@ -15,13 +15,14 @@ from kyvo_stand_ins import (
     write_data,
     write_json,
 )
+from scene_samples import decode, encode
 
 import kyvo.decoding.run
 from kyvo.common.files import folder_lock
 from kyvo.data.dataset import kyvo_dataset
 from kyvo.decoding import OutputReader, ResultFiles, ResultsLog
 from kyvo.images.order import centre_first
-from kyvo.models import released_state_dict, save_checkpoint
+from kyvo.models import MODEL, released_state_dict, save_checkpoint
 from kyvo.scenes import SceneCodec, get_schema
 from kyvo.tokens.sequences import get_task
 from kyvo.tokens.vocabulary import get_vocabulary
@@ -120,7 +121,7 @@ def test_scene_files_hold_predictions_truth_and_originals(root, straight):
     for row, ids in zip(predicted, map(generated_ids(straight).get, range(7)), strict=True):
         start = ids.index(codec.vocabulary.marker_id("[SCENE-START]"))
         scene = [token for token in ids[start:] if token != codec.vocabulary.eos]
-        assert row["objects"] == codec.read(scene)[0]
+        assert row["objects"] == decode(codec, scene)
     assert sum(len(row["objects"]) for row in predicted) > 7
 
 
@@ -233,7 +234,7 @@ def test_a_finished_run_generates_nothing_again(root, tmp_path, straight, capsys
 def test_the_newest_checkpoint_of_a_training_run_is_taken(root, tmp_path, straight):
     for step, seed in ((1, 5), (2, 0)):
         weights = released_state_dict(tiny_model(seed=seed))
-        save_checkpoint(tmp_path / "run", step, weights, {}, {}, keep=2)
+        save_checkpoint(tmp_path / "run", step, {MODEL: weights}, keep=2)
     generate(root, tmp_path, f"checkpoint={tmp_path}/run")
     for name in ("predicted_scenes_R.json", "parse_report.json"):
         assert written(tmp_path, name) == written(straight, name)
@@ -326,7 +327,7 @@ def test_objectron_results_are_named_by_the_pictures_path(tmp_path):
         "center_cam": [-0.1, 0.05, 1.5],
         "dimensions": [0.2, 0.05, 1.2],
     }
-    scene = codec.encode([item])
+    scene = encode(codec, [item])
     entry = {"token_ids": scene, "string": {"file_path": "objectron/test/box.jpg"}}
     dataset = kyvo_dataset(
         vocabulary=vocabulary,

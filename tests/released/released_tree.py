@@ -21,8 +21,7 @@ from torch import Tensor
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.models import kyvo_model, released_state_dict
-from kyvo.scenes import SceneCodec, get_schema
-from kyvo.scenes.schema import SCHEMAS
+from kyvo.scenes import SCHEMAS, SceneCodec, get_schema
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
 from kyvo.tokens.vocabulary import TEXT_END, TEXT_START, get_vocabulary
 
@@ -38,12 +37,12 @@ SIZES = {
 SPLITS = {"train": 4, "test": 3}
 SUBTASKS = ("appearance_no_relation", "appearance_with_relation", "insertion_with_relation")
 SUBTASKS += ("moving_with_relation", "removal_with_relation")
-PICTURE = 64
+IMAGE_SIDE = 64
 SMALL_VQGAN = VQGANConfig(
     embed_dim=256,
     n_embed=1024,
     z_channels=32,
-    resolution=PICTURE,
+    resolution=IMAGE_SIDE,
     ch=32,
     ch_mult=(1, 1, 1),
     num_res_blocks=1,
@@ -208,12 +207,13 @@ class ReleasedTree:
         codes = {key: self.random.integers(0, 1024, 256).tolist() for key in keys}
         base = self.root / "pretokenized-data" / self.name
         write_json(base / f"images/{folder}{split}_vqgan_indices{suffix}.json", codes)
+        typed = {key: self.codec.schema.parse_scene(scene, key) for key, scene in scenes.items()}
         stored = {
             key: {
                 "token_ids": self.codec.encode(scene),
                 "string": strings[key] if strings else self.codec.string(scene),
             }
-            for key, scene in scenes.items()
+            for key, scene in typed.items()
         }
         write_json(base / f"3d-scenes/{folder}{split}_tokenized_scenes{suffix}.json", stored)
         return scenes
@@ -235,15 +235,15 @@ class ReleasedTree:
             yield item
 
     def _originals(self, scenes: dict[str, list[dict[str, Any]]]) -> None:
-        """Scene files and pictures of CLEVR's test set."""
+        """Scene files and images of CLEVR's test set."""
         folder = self.evaluation / "original_images"
         (folder / "images").mkdir(parents=True)
         for key, objects in scenes.items():
             scene = {"image_filename": key, "objects": objects}
             write_json(folder / "scenes" / f"{Path(key).stem}.json", scene)
             shade = 60 * COLORS.index(objects[0]["color"])
-            picture = self.random.integers(shade, shade + 60, (PICTURE, PICTURE, 3), np.uint8)
-            Image.fromarray(picture).save(folder / "images" / key)
+            image = self.random.integers(shade, shade + 60, (IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
+            Image.fromarray(image).save(folder / "images" / key)
 
     def _texts(self, name: str, keys: list[str], text: str) -> None:
         start, end = (self.codec.vocabulary.marker_id(marker) for marker in (TEXT_START, TEXT_END))

@@ -227,7 +227,7 @@ def test_activations_are_what_autograd_keeps(config):
 
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden_ND = model.hidden_at(tokens_BL, torch.arange(tokens_BL.numel()))
+        hidden_ND = model.hidden_states(tokens_BL, torch.arange(tokens_BL.numel()))
     counted = sum(size for pointer, size in saved.items() if pointer not in own)
     del hidden_ND
     estimate = estimate_memory(model, config, tokens_BL.numel(), 0).activations
