@@ -19,7 +19,7 @@ def _touch(folder: Path, *names: str) -> None:
         np.save(folder / name, np.zeros((4, 2, 2), dtype=np.float32))
 
 
-def test_stems_keep_what_tells_keys_apart(tmp_path: Path) -> None:
+def test_stems_keep_what_sets_keys_apart(tmp_path: Path) -> None:
     folder = tmp_path / "run_1"
     _touch(
         folder,

@@ -115,7 +115,7 @@ def test_model_yaml_and_the_latest_project_yaml_are_found(run_folder: Path) -> N
         load_vqgan(run_folder)
 
 
-def test_loss_weights_are_left_out(run_folder: Path) -> None:
+def test_loss_weights_are_excluded(run_folder: Path) -> None:
     extra = {"loss.discriminator.main.0.weight": torch.zeros(3)}
     rewrite(run_folder, {"state_dict": {**weights_of(run_folder), **extra}, "epoch": 3})
     assert torch.equal(load_vqgan(run_folder).codebook, VQGAN.codebook.fget(rebuilt()))

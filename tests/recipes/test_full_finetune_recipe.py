@@ -124,7 +124,7 @@ def assert_same_outcome(found, expected):
         torch.testing.assert_close(*exported, rtol=0, atol=0)
 
 
-def test_metrics_tell_loss_accuracy_speed_and_validation(straight):
+def test_metrics_hold_loss_accuracy_speed_and_validation(straight):
     lines = metrics(straight)
     assert [line["step"] for line in lines if "loss" in line] == [3, 6, 9]
     assert [line["step"] for line in lines if "val_loss" in line] == [0, 4, 8, 9]
