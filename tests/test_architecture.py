@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "training": LANGUAGE,
     "decoding": LANGUAGE,
     "evaluation": LANGUAGE | {"decoding", "metrics"},
-    "report": MODALITIES | {"metrics", "world"},
+    "report": MODALITIES | {"metrics"},
     "plan": LANGUAGE | {"training", "decoding", "evaluation", "metrics"},
 }
 OPTIONAL_PACKAGES = {
