@@ -1,4 +1,4 @@
-"""Make a CLEVR-style world: pictures and scenes, as many as asked for.
+"""Make a CLEVR-style world: images and scenes, as many as asked for.
 
     python scripts/make_world.py --output worlds/small --splits train:4000 test:200 \
         --image-size 64 --samples-per-pixel 2 --min-objects 1 --max-objects 4
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import kyvo.common.cli
 from kyvo.world.clevr.sampler import WORDS
+from kyvo.world.renderers import RENDERERS
 from kyvo.world.tasks import TASKS, scene_options
-from kyvo.world.writer import RENDERERS, WorldOptions, parse_splits, write_world
+from kyvo.world.writer import WorldOptions, parse_splits, write_world
 
 OPTIONS = ("min_objects", "max_objects", "extent", "camera_jitter", "lamp_jitter", *WORDS)
 
@@ -21,7 +22,7 @@ OPTIONS = ("min_objects", "max_objects", "extent", "camera_jitter", "lamp_jitter
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description="Make a CLEVR-style world: pictures and scenes.",
+        description="Make a CLEVR-style world: images and scenes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
@@ -40,20 +41,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "question, or a scene of ObjaWorld's kind",
     )
     add("--renderer", choices=RENDERERS, default="tracer", help="what draws: mitsuba is an extra")
-    add("--image-size", type=int, default=256, help="height and width of the pictures in pixels")
+    add("--image-size", type=int, default=256, help="height and width of the images in pixels")
     add("--samples-per-pixel", type=int, default=4, help="rays through each pixel")
     scenes = parser.add_argument_group("scenes", "what is not given is as in the original data set")
     add_option = scenes.add_argument
     add_option("--min-objects", type=int, help="fewest objects of a scene")
     add_option("--max-objects", type=int, help="most objects of a scene")
-    add_option("--extent", type=float, help="metres from the middle that objects stand within")
+    add_option("--extent", type=float, help="metres from the middle that objects are within")
     add_option("--camera-jitter", type=float, help="metres the camera moves along each axis")
-    add_option("--lamp-jitter", type=float, help="metres the lamps move along each axis")
+    add_option("--lamp-jitter", type=float, help="metres the lights move along each axis")
     for name, words in WORDS.items():
         add_option(f"--{name}", nargs="+", choices=words, help=f"{name} of CLEVR's objects")
     add("--seed", type=int, default=0, help="of scenes and noise")
     add("--workers", type=int, default=os.cpu_count(), help="processes; 0: only this one")
-    add("--device", default="cpu", help="where pictures are rendered: cpu or cuda")
+    add("--device", default="cpu", help="where images are rendered: cpu or cuda")
     add("--batch-size", type=int, default=16, help="scenes that a worker takes at a time")
     return parser.parse_args(argv)
 

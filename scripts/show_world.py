@@ -1,4 +1,4 @@
-"""Look at a world: a contact sheet of its pictures and words, and plots of what it holds.
+"""Show a world: a contact sheet of its images and words, and plots of what it holds.
 
 python3 scripts/show_world.py --world FOLDER --split test --sheet sheet.png --plots plots.png
 """
@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> None:
     )
     add = parser.add_argument
     add("--world", type=Path, required=True, help="folder that make_world.py wrote")
-    add("--split", default="test", help="split to look at")
+    add("--split", default="test", help="split to show")
     add("--sheet", type=Path, help="PNG for the contact sheet")
     add("--plots", type=Path, help="PNG for the plots")
     add("--count", type=int, default=12, help="items of the contact sheet")

@@ -1,4 +1,4 @@
-"""Tokenise a world of pictures and scenes into the layout of the released data set.
+"""Tokenise a world of images and scenes into the layout of the released data set.
 
 python3 scripts/tokenize_world.py --world FOLDER --vqgan FOLDER --output FOLDER
 """
@@ -79,11 +79,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--tokenizer", type=Path, help="text tokenizer file; not needed for 'mini'")
     add("--image-size", type=int, help="side in pixels; the VQGAN's own if not given")
     add("--object-order", choices=("file", "far-to-near"), default="file", help="of a scene")
-    add("--batch-size", type=int, default=32, help="pictures encoded at a time")
+    add("--batch-size", type=int, default=32, help="images encoded at a time")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to encode")
     choices = ("auto", "fp32", "bf16")
     add("--precision", choices=choices, default="fp32", help="auto: bf16 where it is faster")
-    add("--compile", action="store_true", help="compile the encoder: pays for many pictures")
+    add("--compile", action="store_true", help="compile the encoder: pays for many images")
     return parser.parse_args(argv)
 
 

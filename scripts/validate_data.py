@@ -3,7 +3,7 @@
     python3 scripts/validate_data.py --world FOLDER --schema FILE --vocabulary FILE
     python3 scripts/validate_data.py --data FOLDER --schema FILE --vocabulary FILE
 
---world takes pictures and scenes, and the instructions or questions that make_world.py writes
+--world takes images and scenes, and the instructions or questions that make_world.py writes
 beside them; --data what tokenize_world.py made of them. Exit status 1 with the list of problems,
 or 0 with a summary of what is there.
 """
@@ -61,7 +61,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--vocabulary", default="clevr", help="vocabulary: a name, or a .yaml file")
     add("--tokenizer", type=Path, help="text tokenizer file; not needed for 'mini'")
     add("--codes-per-image", type=int, help="codes of every image; None: as most have")
-    add("--limit", type=int, default=50, help="problems told in words; the others are counted")
+    add("--limit", type=int, default=50, help="problems reported in words; the others are counted")
     arguments = parser.parse_args(argv)
     if arguments.world is None and arguments.data is None:
         parser.error("nothing to check: give --world, --data or both")

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "tokens": {"common", "images"},
     "scenes": {"common", "tokens"},
     "metrics": {"common", "tokens", "scenes"},
-    "world": MODALITIES,
+    "world": {"common"},
     "data": MODALITIES,
     "prepare": MODALITIES | {"data", "world"},
     "models": MODALITIES,

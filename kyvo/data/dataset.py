@@ -18,7 +18,7 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
     """Samples of one task, or of several of which each sample draws one anew every epoch.
 
     Item i is (key, sample). Samples are the keys present in every file that the tasks read, in
-    sorted order; ``left_out`` says, a line a file, how many others there are.
+    sorted order; ``excluded`` says, a line a file, how many others there are.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
         self.builders = tuple(builders)
         self.stores = stores
         shared = common_keys(list(stores.values()))
-        self.left_out = [
+        self.excluded = [
             f"{segment.source_name}: {len(store) - len(shared)} of {len(store)} keys are not in "
             "every file: left out"
             for segment, store in stores.items()
@@ -62,6 +62,12 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
         """Draw the task of every sample for ``epoch``: the same draw for the same seed."""
         random = np.random.default_rng((self._seed, epoch))
         self._drawn = random.integers(len(self.builders), size=len(self))
+
+    @property
+    def codes_per_image(self) -> int:
+        """Image codes of every image; 0 where no task has one."""
+        images = [store for segment, store in self.stores.items() if segment.modality == "image"]
+        return int(images[0].lengths[0]) if images else 0
 
     @property
     def lengths(self) -> np.ndarray:

@@ -23,23 +23,33 @@ from kyvo.common.files import check_free_space, folder_lock, is_lfs_pointer
 from kyvo.prepare.layout import PARTS
 
 RELEASED_REPOSITORY = "aadarsh99/kyvo-datasets-and-codebooks"
-HALF_FILES = ".kyvo-download"  # folder under the root
-MAX_PROBLEMS_TOLD = 20
+HALF_FILES = ".kyvo-download"
+"""The folder under the root that holds files until they are whole."""
+MAX_PROBLEMS_REPORTED = 20
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a hub's repository: where it lies and what identifies its content."""
+    """A file of a hub's repository: where it is and what identifies its content.
 
-    path: str  # relative to the root, with slashes
+    Attributes:
+        path: relative to the root, with slashes.
+        url: where its content is.
+        size: bytes.
+        algorithm: sha256 for files of git-lfs, sha1 for git's own.
+        prefix: hashed before the content: git's object header, nothing for git-lfs.
+        digest: hexadecimal.
+    """
+
+    path: str
     url: str
-    size: int  # bytes
-    algorithm: str  # sha256 for files of git-lfs, sha1 for git's own
-    prefix: bytes  # hashed before the content: git's object header, nothing for git-lfs
-    digest: str  # hexadecimal
+    size: int
+    algorithm: str
+    prefix: bytes
+    digest: str
 
     def folder(self, level: int) -> str:
-        """Name of the folder ``level`` folders under the root; '' if the file lies higher."""
+        """Name of the folder ``level`` folders under the root; '' if the file is higher."""
         folders = PurePosixPath(self.path).parts[:-1]
         return folders[level] if level < len(folders) else ""
 
@@ -62,7 +72,7 @@ def list_files(
     from huggingface_hub.hf_api import RepoFile
 
     api = HfApi(endpoint=endpoint)
-    with _failures_told(f"data set {repository}, revision {revision or 'main'}"):
+    with _failures_reported(f"data set {repository}, revision {revision or 'main'}"):
         commit = api.dataset_info(repository, revision=revision).sha
         tree = api.list_repo_tree(repository, recursive=True, revision=commit, repo_type="dataset")
         entries = [entry for entry in tree if isinstance(entry, RepoFile)]
@@ -91,7 +101,7 @@ def verify(files: Sequence[RemoteFile], root: Path, workers: int = 8) -> None:
     Raises:
         InputError: some are missing or damaged; it names them with what was expected and found.
     """
-    _refuse(_check(files, root, workers), root, "Run the command without --verify_only")
+    _refuse(_check(files, root, workers), root, "Run the command without --verify-only")
 
 
 def download(files: Sequence[RemoteFile], root: Path, workers: int = 8) -> None:
@@ -162,7 +172,7 @@ def _each(
 ) -> dict[str, str]:
     """Problems that ``work`` finds, by path. Its event is set when the rest is given up."""
     given_up = Event()
-    with _failures_told("download"), ThreadPoolExecutor(workers) as pool:
+    with _failures_reported("download"), ThreadPoolExecutor(workers) as pool:
         try:
             problems = list(pool.map(lambda file: work(file, given_up), files))
         finally:
@@ -189,10 +199,10 @@ def _problem(path: Path, file: RemoteFile) -> str:
 def _refuse(problems: Mapping[str, str], root: Path, remedy: str) -> None:
     if not problems:
         return
-    told = [f"  {path}: {problem}" for path, problem in problems.items()]
-    if len(told) > MAX_PROBLEMS_TOLD:
-        told[MAX_PROBLEMS_TOLD:] = [f"  and {len(told) - MAX_PROBLEMS_TOLD} more"]
-    listing = "\n".join(told)
+    listed = [f"  {path}: {problem}" for path, problem in problems.items()]
+    if len(listed) > MAX_PROBLEMS_REPORTED:
+        listed[MAX_PROBLEMS_REPORTED:] = [f"  and {len(listed) - MAX_PROBLEMS_REPORTED} more"]
+    listing = "\n".join(listed)
     raise InputError(
         f"{root}: {len(problems)} files missing or damaged:\n{listing}\n"
         f"{remedy}: it fetches just these."
@@ -254,13 +264,13 @@ class _Share:
 
 
 @contextmanager
-def _failures_told(what: str) -> Iterator[None]:
+def _failures_reported(what: str) -> Iterator[None]:
     """Turn errors of the hub, the network and the disk into one line and a remedy."""
     from huggingface_hub import errors
 
     log_in = "log in with 'hf auth login' or set HF_TOKEN"
     again = "what arrived is kept, the same command goes on from there"
-    # From the narrow to the wide: the first that fits is told.
+    # They go from the narrow to the wide: the first that fits is reported.
     reasons: dict[type[Exception], str] = {
         errors.GatedRepoError: f"gated: accept its terms on its page, then {log_in}",
         errors.RevisionNotFoundError: "no such revision: check --revision",

@@ -1,14 +1,14 @@
-"""Where things lie in the released data set, so that own data can lie there too (DATA.md)."""
+"""Where things are in the released data set, so that own data can be there too (DATA.md)."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# The three folders under the root; each has one folder per data set.
 PARTS = {
     "evaluation": "images-and-scenes-for-evaluation",
     "pretokenized": "pretokenized-data",
     "vqgan": "vqgan-models-and-codebooks",
 }
+"""The three folders under the root; each has one folder per data set."""
 
 _RELEASED_SHAPE = (1024, 256)
 _CODEBOOKS = {
@@ -20,13 +20,19 @@ _CODEBOOKS = {
 
 @dataclass(frozen=True)
 class ReleasedLayout:
-    """The tree of one data set, such as ``clevr``, under the root folder."""
+    """The tree of one data set under the root folder.
+
+    Attributes:
+        root: the root folder.
+        dataset: such as ``clevr``.
+        suffix: what follows the names of image and scene files: CLEVR's differ by task, others
+            have none.
+        subfolder: where CLEVR's test sets of instructions are, one file a kind.
+    """
 
     root: Path
     dataset: str
-    # What follows the names of image and scene files: CLEVR's differ by task, others have none.
     suffix: str = "merged_for_rendering_and_recognition"
-    # Folder in which CLEVR's test sets of instructions lie, one file a kind.
     subfolder: str = ""
 
     def part(self, name: str) -> Path:
@@ -55,7 +61,7 @@ class ReleasedLayout:
 
     @property
     def originals(self) -> Path:
-        """Pictures and scenes that predictions are compared with."""
+        """Images and scenes that predictions are compared with."""
         return self.part("evaluation") / "original_images"
 
     def image_file(self, split: str) -> Path:
@@ -71,7 +77,7 @@ class ReleasedLayout:
         return self.texts / self.subfolder / f"{split}_{name}.json"
 
     def codebook(self, shape: tuple[int, ...]) -> Path:
-        """Where a codebook lies: the released name is for one of the released shape."""
+        """Where a codebook is: the released name is for one of the released shape."""
         released = _CODEBOOKS.get(self.dataset) if shape == _RELEASED_SHAPE else None
         return self.models / (released or "codebook.npy")
 

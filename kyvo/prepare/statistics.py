@@ -10,7 +10,7 @@ from kyvo.scenes import Axis, NumberField, Scene, Schema, WordField
 
 @dataclass
 class AxisStatistics:
-    """Range of the numbers on an axis, in its unit, and how far they lie from its grid."""
+    """Range of the numbers on an axis, in its unit, and how far they are from its grid."""
 
     axis: Axis
     low: float = math.inf
@@ -28,7 +28,7 @@ class AxisStatistics:
         self.largest_error = max(self.largest_error, error)
 
     def line(self) -> str:
-        """The figures as text."""
+        """The statistics as text."""
         if not self.count:
             return f"{self.axis.name}: no numbers"
         return (
@@ -39,7 +39,7 @@ class AxisStatistics:
 
 @dataclass
 class SceneStatistics:
-    """Figures of the scenes of one schema; scenes are added as they stream by."""
+    """Statistics of the scenes of one schema; scenes are added as they stream by."""
 
     schema: Schema
     num_scenes: int = 0
@@ -66,7 +66,7 @@ class SceneStatistics:
                     axis.add(value)
 
     def lines(self) -> list[str]:
-        """The figures as lines of text; words that never occur are named too."""
+        """The statistics as lines of text; words that never occur are named too."""
         per_scene = sorted(self.objects_per_scene.items())
         lines = [f"objects per scene: {_listed((str(n), count) for n, count in per_scene)}"]
         for fld in self.schema.fields:

@@ -1,7 +1,7 @@
 """From files of a world to the released data set's pretokenised layout.
 
 A world is FOLDER/SPLIT/{images/*.png, scenes/*.json} and, where there are texts,
-FOLDER/SPLIT/texts/NAME.json ({key: text}). Everything streams: memory holds a batch of pictures.
+FOLDER/SPLIT/texts/NAME.json ({key: text}). Everything streams: memory holds a batch of images.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, read_json
 from kyvo.images.codec import ImageCodec
-from kyvo.images.preprocessing import list_pictures, load_pictures
+from kyvo.images.preprocessing import list_images, load_images
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.scenes import Scene, SceneCodec
 from kyvo.tokens.vocabulary import TEXT_END, TEXT_START
@@ -31,10 +31,10 @@ class WorldTokenizer:
 
     Attributes:
         codec: schema, vocabulary and text tokenizer.
-        vqgan: encodes the pictures, a batch at a time.
-        image_size: pictures are resized to this side (pixels) before encoding.
+        vqgan: encodes the images, a batch at a time.
+        image_size: images are resized to this side (pixels) before encoding.
         object_order: objects as the scene file lists them, or sorted by distance from the
-            camera, which makes the order of a scene's tokens predictable from its picture.
+            camera, which makes the order of a scene's tokens predictable from its image.
     """
 
     codec: SceneCodec
@@ -60,15 +60,15 @@ class WorldTokenizer:
     ) -> dict[str, int]:
         """Write the image and the scene file of ``folder``; how many entries of each.
 
-        ``keys`` are those of the wanted pictures, by file name; None: all, under their names.
+        ``keys`` are those of the wanted images, by file name; None: all, under their names.
         """
         self._check_codes()
-        found = list_pictures(folder)
+        found = list_images(folder)
         wanted = {path.name: path.name for path in found} if keys is None else keys
-        pictures = {wanted[path.name]: path for path in found if path.name in wanted}
-        scenes = {key: folder / "scenes" / f"{path.stem}.json" for key, path in pictures.items()}
+        images = {wanted[path.name]: path for path in found if path.name in wanted}
+        scenes = {key: folder / "scenes" / f"{path.stem}.json" for key, path in images.items()}
         return {
-            "images": _write_entries(layout.image_file(split), self._images(pictures)),
+            "images": _write_entries(layout.image_file(split), self._images(images)),
             "scenes": _write_entries(layout.scene_file(split), self._scenes(scenes)),
         }
 
@@ -84,12 +84,12 @@ class WorldTokenizer:
                 f"ids for {expected}. Choose the vocabulary or the VQGAN to match."
             )
 
-    def _images(self, pictures: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
-        keys, paths = list(pictures), list(pictures.values())
+    def _images(self, images: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
+        keys, paths = list(images), list(images.values())
         starts = range(0, len(paths), self.vqgan.batch_size)
         for start in tqdm(starts, desc="images", unit="batch", disable=None):
             part = slice(start, start + self.vqgan.batch_size)
-            batch = load_pictures(paths[part], self.image_size)
+            batch = load_images(paths[part], self.image_size)
             codes = self.vqgan.encode(batch)
             yield from zip(keys[part], codes.reshape(len(batch), -1), strict=True)
 
@@ -113,7 +113,7 @@ class WorldTokenizer:
 
 
 def copy_originals(folder: Path, target: Path, stems: Collection[str] | None = None) -> None:
-    """Copy pictures and scenes of ``folder`` to ``target``; of some stems only, or None: all."""
+    """Copy images and scenes of ``folder`` to ``target``; of some stems only, or None: all."""
     for kind in ("images", "scenes"):
         (target / kind).mkdir(parents=True, exist_ok=True)
         for path in sorted((folder / kind).iterdir()):

@@ -1,8 +1,8 @@
 """Checks of own data before a GPU hour is spent: every problem, with file, key and place.
 
-A world of pictures and scenes (see ``kyvo.prepare.tokenization``), what is said about them (see
+A world of images and scenes (see ``kyvo.prepare.tokenization``), what is said about them (see
 ``kyvo.world.records``) and the pretokenised files made of it are checked alike: problems go to
-``Findings``, figures come back as a summary. Everything streams.
+``Findings``, statistics come back as a summary. Everything streams.
 """
 
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from kyvo.common.errors import InputError, Problems
 from kyvo.common.files import read_json
 from kyvo.data.store import TokenStore, common_keys, open_store
-from kyvo.images.preprocessing import load_picture
+from kyvo.images.preprocessing import load_image
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.prepare.statistics import SceneStatistics
 from kyvo.prepare.world_tasks import EVALUATION, find_task
@@ -28,15 +28,17 @@ from kyvo.tokens.vocabulary import TEXT_END, TEXT_START
 from kyvo.world.records import Record, check_record, read_record
 from kyvo.world.tasks import WorldTask
 
-Files = Mapping[str, Path]  # files of a folder by name without suffix
-Sizes = defaultdict[str, list[Path]]  # pictures by size
+Files = Mapping[str, Path]
+"""Files of a folder by name without suffix."""
+Sizes = defaultdict[str, list[Path]]
+"""Images by size."""
 
-# The texts of a suffix's task, one for every sample; other texts may leave samples out.
 _TEXTS: Mapping[str, tuple[str, ...]] = {
     "for_vqa": ("vqa_questions", "vqa_answers"),
     "source": ("text_instructions",),
     "target": ("text_instructions",),
 }
+"""The texts of a suffix's task, one for every sample; other texts may leave samples out."""
 
 
 class Findings(Problems):
@@ -48,7 +50,7 @@ class Findings(Problems):
         self.count = 0
 
     def add(self, message: str) -> None:
-        """Note a problem."""
+        """Record a problem."""
         self.count += 1
         if len(self.messages) < self.limit:
             super().add(message)
@@ -106,40 +108,40 @@ def check_world(
     """Check the splits of a world, whatever its task; a summary as lines of text.
 
     FOLDER/SPLIT has images, scenes and texts, or these under source and target; instructions or
-    questions lie beside (see ``kyvo.world.writer``).
+    questions are beside (see ``kyvo.world.writer``).
     """
     task = findings.attempt(find_task, world)
     if task is None:
         return []
     sizes: Sizes = defaultdict(list)
     lines = [line for s in splits for line in _check_split(world / s, task, codec, sizes, findings)]
-    return [*lines, f"pictures of {_check_sizes(sizes, findings)} pixels"]
+    return [*lines, f"images of {_check_sizes(sizes, findings)} pixels"]
 
 
 def _check_split(
     folder: Path, task: WorldTask, codec: SceneCodec, sizes: Sizes, findings: Findings
 ) -> list[str]:
     sides = [folder / side for side in task.scene_folders]
-    pictures = [_files(side / "images", ".png", findings) for side in sides]
+    images = [_files(side / "images", ".png", findings) for side in sides]
     scenes = [_files(side / "scenes", ".json", findings) for side in sides]
     records = {name: _files(folder / name, ".json", findings) for name in task.text_folders}
-    _check_partners(folder, [*pictures, *scenes, *records.values()], findings)
+    _check_partners(folder, [*images, *scenes, *records.values()], findings)
     lines, good = [], []
-    for side, shown, described in zip(sides, pictures, scenes, strict=True):
+    for side, shown, described in zip(sides, images, scenes, strict=True):
         name = str(side.relative_to(folder.parent))
-        for path in tqdm(shown.values(), desc=f"{name}: pictures", disable=None):
-            _read_picture(path, sizes, findings)
+        for path in tqdm(shown.values(), desc=f"{name}: images", disable=None):
+            _read_image(path, sizes, findings)
         statistics, longest, whole = _read_scenes(name, described, codec, findings)
         good.append(whole)
-        lines.append(f"{name}: {len(shown)} pictures, {statistics.num_scenes} scenes")
+        lines.append(f"{name}: {len(shown)} images, {statistics.num_scenes} scenes")
         lines += [f"  {line}" for line in (*statistics.lines(), f"longest scene: {longest} tokens")]
     for name, paths in records.items():
         counts = _check_records(name, paths, good, findings)
         groups = ", ".join(f"{group} x {counts[group]}" for group in sorted(counts))
         lines.append(f"  {name}: {groups or 'none'}")
     for path in sorted((folder / "texts").glob("*.json")):
-        count = _check_texts(path, pictures[0], findings)
-        lines.append(f"  {path.stem}: texts of {count} of {len(pictures[0])} pictures")
+        count = _check_texts(path, images[0], findings)
+        lines.append(f"  {path.stem}: texts of {count} of {len(images[0])} images")
     return lines
 
 
@@ -159,7 +161,7 @@ def _files(folder: Path, suffix: str, findings: Findings) -> Files:
 
 
 def _check_partners(folder: Path, groups: Sequence[Files], findings: Findings) -> None:
-    """A name in one group must be in all; a group without files has been told already."""
+    """A name in one group must be in all; a group without files has been reported already."""
     filled = [group for group in groups if group]
     for name in sorted({name for group in filled for name in group}):
         missing = [_sibling(group, name) for group in filled if name not in group]
@@ -191,15 +193,15 @@ def _check_records(
     return counts
 
 
-def _read_picture(path: Path, sizes: Sizes, findings: Findings) -> None:
-    """Decode the whole picture and note its size."""
-    if findings.attempt(load_picture, path, size=1) is not None:
-        with Image.open(path) as picture:
-            sizes[f"{picture.width} x {picture.height}"].append(path)
+def _read_image(path: Path, sizes: Sizes, findings: Findings) -> None:
+    """Decode the whole image and record its size."""
+    if findings.attempt(load_image, path, size=1) is not None:
+        with Image.open(path) as image:
+            sizes[f"{image.width} x {image.height}"].append(path)
 
 
 def _check_sizes(sizes: Sizes, findings: Findings) -> str:
-    """The size that most pictures have; each of another size is a problem."""
+    """The size that most images have; each of another size is a problem."""
     usual = max(sizes, key=lambda size: len(sizes[size]), default="no")
     for size in sorted(sizes.keys() - {usual}):
         for path in sizes[size]:
@@ -210,7 +212,7 @@ def _check_sizes(sizes: Sizes, findings: Findings) -> str:
 def _read_scenes(
     side: str, scenes: Files, codec: SceneCodec, findings: Findings
 ) -> tuple[SceneStatistics, int, Files]:
-    """Figures of the scenes that fit the schema, the ids of the longest, and these scenes."""
+    """Statistics of the scenes that fit the schema, the ids of the longest, and these scenes."""
     statistics, longest, good = SceneStatistics(codec.schema), 0, {}
     for name, path in tqdm(scenes.items(), desc=f"{side}: scenes", disable=None):
         scene = _check_scene(name, path, codec, findings)
@@ -242,13 +244,13 @@ def _check_scene(name: str, path: Path, codec: SceneCodec, findings: Findings) -
     return codec.schema.parse_scene(scene["objects"], str(path))
 
 
-def _check_texts(path: Path, pictures: Files, findings: Findings) -> int:
-    """Texts by the names of pictures; how many pictures have one."""
+def _check_texts(path: Path, images: Files, findings: Findings) -> int:
+    """Texts by the names of images; how many images have one."""
     texts = findings.attempt(_read_object, path, "texts") or {}
-    names = {picture.name for picture in pictures.values()}
+    names = {image.name for image in images.values()}
     for key, text in texts.items():
         if key not in names:
-            findings.add(f"{path}: key {key!r}: the split has no picture of that name.")
+            findings.add(f"{path}: key {key!r}: the split has no image of that name.")
         if not isinstance(text, str) or not text.strip():
             findings.add(f"{path}: key {key!r}: expected a text, found {text!r:.60}.")
     return len(names & texts.keys())
@@ -377,7 +379,7 @@ def _check_codes(
 def _read_stored_scenes(
     store: TokenStore, codec: SceneCodec, findings: Findings
 ) -> SceneStatistics:
-    """Figures of the scenes that read back whole."""
+    """Statistics of the scenes that read back whole."""
     statistics = SceneStatistics(codec.schema)
     for ids, place in _entries(store):
         scene, report = codec.read(ids.tolist())

@@ -13,7 +13,7 @@ from kyvo.common.errors import InputError
 from kyvo.common.files import read_json
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.prepare.tokenization import WorldTokenizer, copy_originals
-from kyvo.world.objaworld import scene_key
+from kyvo.world.objaworld import ObjaWorldScene
 from kyvo.world.tasks import TASKS, WorldTask, get_task
 
 Counts = Counter[str]
@@ -122,13 +122,13 @@ def _one_set(
 def _environments(
     tokenizer: WorldTokenizer, folder: Path, layout: ReleasedLayout, is_evaluation: bool
 ) -> Counts:
-    """ObjaWorld's keys name the environment, and originals lie in one folder of each."""
-    scenes = (read_json(path, "scene") for path in sorted((folder / "scenes").glob("*.json")))
+    """ObjaWorld's keys name the environment, and originals go to one folder of each."""
     stems: dict[str, set[str]] = {}
     keys = {}
-    for scene in scenes:
-        keys[scene["image_filename"]] = scene_key(scene)
-        stems.setdefault(scene["environment"], set()).add(Path(scene["image_filename"]).stem)
+    for path in sorted((folder / "scenes").glob("*.json")):
+        scene = ObjaWorldScene.from_json(read_json(path, "scene"), str(path))
+        keys[scene.image_filename] = scene.key
+        stems.setdefault(scene.environment, set()).add(Path(scene.image_filename).stem)
     if is_evaluation:
         for environment, chosen in stems.items():
             target = layout.originals / f"output-{environment}-large-10K-6"
@@ -138,7 +138,7 @@ def _environments(
 
 
 def _read_rows(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """What is said about every item, by the name of its picture."""
+    """What is said about every item, by the name of its image."""
     for path in sorted(folder.glob("*.json")):
         row = read_json(path, "texts of the world")
         if not isinstance(row, dict):

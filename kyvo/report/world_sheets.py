@@ -12,7 +12,7 @@ import numpy as np
 
 from kyvo.common.errors import InputError, MissingDependencyError
 from kyvo.common.files import atomic_file, read_json
-from kyvo.images.preprocessing import list_pictures, load_picture
+from kyvo.images.preprocessing import list_images, load_image
 from kyvo.metrics.fields import take
 from kyvo.scenes import SCHEMAS, Scene, SceneObject, Schema
 
@@ -54,7 +54,7 @@ def read_items(folder: Path) -> Iterator[WorldItem]:
     """
     sides = [folder / name for name in ("source", "target") if (folder / name).is_dir()] or [folder]
     said = [folder / name for name in ("instructions", "questions") if (folder / name).is_dir()]
-    for first in list_pictures(sides[0]):
+    for first in list_images(sides[0]):
         read = [_read_scene(side / "scenes" / f"{first.stem}.json") for side in sides]
         texts = {place.name: read_json(place / f"{first.stem}.json", "text") for place in said}
         images = tuple(side / "images" / first.name for side in sides)
@@ -154,7 +154,7 @@ def _positions(objects: Sequence[SceneObject]) -> Callable[[Any], None]:
 
 def _side_by_side(paths: Sequence[Path]) -> np.ndarray:
     """Images in a row with a white gap, uint8 (H, W, 3)."""
-    images = [load_picture(path) for path in paths]
+    images = [load_image(path) for path in paths]
     gap = np.full((images[0].shape[0], max(images[0].shape[1] // 40, 1), 3), 255, np.uint8)
     parts = [part for image in images for part in (image, gap)]
     return np.concatenate(parts[:-1], axis=1)

@@ -1,7 +1,4 @@
-"""How much memory and disk a training run needs, before it takes them.
-
-Shapes: B rows, L positions, N labels.
-"""
+"""How much memory and disk a training run needs, before it takes them."""
 
 from dataclasses import asdict, dataclass
 
@@ -19,7 +16,14 @@ _OPTIMIZER_STATES = 2
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes that a training step holds at its peak, by what holds them."""
+    """Bytes that a training step holds at its peak, by what holds them.
+
+    Attributes:
+        weights: weights, and the bfloat16 copies that autocast makes of them.
+        gradients: gradients of the trained weights.
+        optimizer: running averages of the optimizer.
+        activations: tensors kept for the backward pass, and logits.
+    """
 
     weights: int
     gradients: int
@@ -42,11 +46,11 @@ class TrainingMemory:
 
 
 def estimate_memory(
-    model: KyvoModel, config: TrainingConfig, tokens_BL: int, labels_N: int
+    model: KyvoModel, config: TrainingConfig, num_tokens: int, num_labels: int
 ) -> TrainingMemory:
-    """The peak of a step over ``tokens_BL`` positions of which ``labels_N`` carry loss.
+    """The peak of a step over ``num_tokens`` positions of which ``num_labels`` carry loss.
 
-    ``model`` may be an ``outline``. Counted as the eager layers keep tensors for their backward
+    ``model`` may be on the meta device. Counted as the eager layers keep tensors for their backward
     pass, twice Adam's running averages, and logits as they are turned into their gradient.
     Compiled layers keep less.
     """
@@ -56,12 +60,12 @@ def estimate_memory(
     if config.precision == "bf16_mixed":
         # Autocast keeps a bfloat16 copy of each matrix until the step ends.
         weights += trained * torch.bfloat16.itemsize
-    at_once = min(labels_N, config.loss.head_chunk or labels_N)
+    at_once = min(num_labels, config.loss.head_chunk or num_labels)
     return TrainingMemory(
         weights,
         trained * item,
         trained * item * _OPTIMIZER_STATES,
-        tokens_BL * _bytes_per_token(model, config) + at_once * _bytes_per_label(model, config),
+        num_tokens * _bytes_per_token(model, config) + at_once * _bytes_per_label(model, config),
     )
 
 
@@ -74,33 +78,33 @@ def checkpoint_bytes(model: KyvoModel, config: TrainingConfig) -> tuple[int, int
 
 
 def _bytes_per_token(model: KyvoModel, config: TrainingConfig) -> int:
-    """What all layers keep of one position."""
+    """Bytes that all layers keep of one position."""
     width, inner = model.output.weight.shape[1], _feed_forward_width(model)
-    item = _product_bytes(config)
+    item = _matmul_bytes(config)
     residual = weight_dtype(config.precision).itemsize
-    attention = model.layers[0].attn
+    attention = model.blocks[0].attn
     of_keys = attention.num_kv_heads * attention.head_dim
     # Twice: the residual stream, the normalised values in float32, and their copy that enters
-    # the products.
+    # the matmuls.
     of_norms = 2 * (residual + 4 + item) * width
     # Queries, keys and values; queries and keys turned by their position; the attended values.
     of_attention = 3 * item * (width + of_keys)
-    # Gate, its activation, the other branch and the product.
+    # Gate, its activation, the other branch and their product.
     return len(model.layers) * (of_norms + of_attention + 4 * item * inner)
 
 
 def _bytes_per_label(model: KyvoModel, config: TrainingConfig) -> int:
-    """Logits as products and, unless they are or a compiled kernel does without, as float32."""
-    item = _product_bytes(config)
+    """Logits in the matmuls' type, and in float32 too where that is another and kept."""
+    item = _matmul_bytes(config)
     as_float32 = 0 if item == 4 or config.compile else 4
     return model.output.weight.shape[0] * (item + as_float32)
 
 
-def _product_bytes(config: TrainingConfig) -> int:
-    """Bytes of a number as it enters the matrix products."""
+def _matmul_bytes(config: TrainingConfig) -> int:
+    """Bytes of a number as it enters the matmuls."""
     return 4 if config.precision == "fp32" else 2
 
 
 def _feed_forward_width(model: KyvoModel) -> int:
-    first: nn.Linear = model.layers[0].mlp.w1
+    first: nn.Linear = model.blocks[0].mlp.w1
     return first.out_features

@@ -1,7 +1,8 @@
 """A CLEVR-style world: scenes that follow CLEVR's rules, and a ray tracer that shows them."""
 
 from kyvo.world.camera import DIRECTIONS, project
-from kyvo.world.clevr.sampler import SceneOptions, relationships, sample_scene
+from kyvo.world.clevr.sampler import SceneOptions, sample_scene
+from kyvo.world.clevr.scene import ClevrObject, ClevrScene, find_relationships
 from kyvo.world.constants import COLORS, MATERIALS, SHAPES, SIZES
 from kyvo.world.render.tracer import render
 
@@ -11,9 +12,11 @@ __all__ = [
     "MATERIALS",
     "SHAPES",
     "SIZES",
+    "ClevrObject",
+    "ClevrScene",
     "SceneOptions",
+    "find_relationships",
     "project",
-    "relationships",
     "render",
     "sample_scene",
 ]

@@ -1,4 +1,4 @@
-"""Where the camera looks, what lies left and right of it, and where a point lands in the picture.
+"""Where the camera looks, what is left and right of it, and where a point is in the image.
 
 Positions are arrays of 3 in metres: z up, the ground at z = 0, the target at the origin.
 """
@@ -47,7 +47,7 @@ def project(
 ) -> tuple[int, int, float]:
     """Return the column and row (pixels from the top left) and the depth (metres) of ``point``.
 
-    The picture shows the 4:3 frustum squeezed into ``height`` x ``width``.
+    The image shows the 4:3 frustum squeezed into ``height`` x ``width``.
     """
     position = np.asarray(camera, dtype=np.float64)
     right, up, forward = view_axes(position)

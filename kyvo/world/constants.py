@@ -1,4 +1,4 @@
-"""The facts of the CLEVR world: words, sizes, camera, lamps, backdrop, materials.
+"""The facts of the CLEVR world: words, sizes, camera, lights, backdrop, materials.
 
 Lengths are metres, angles radians, colours linear RGB. The values are those of the scene file that
 the public CLEVR generator renders (Johnson et al. 2017, https://arxiv.org/abs/1612.06890).
@@ -30,18 +30,18 @@ CORES: dict[str, float] = {"cube": 0.9, "sphere": 0.0, "cylinder": 0.95}
 that reaches 1."""
 
 CAMERA = (7.48113155, -6.50763988, 5.34366512)
-"""Where the camera stands before any jitter. It looks at the origin without roll."""
+"""Where the camera is before any jitter. It looks at the origin without roll."""
 
 HALF_WIDTH = 32.0 / 2 / 35.0
-"""Half the picture's width at distance 1: a sensor of 32 mm behind a lens of 35 mm."""
+"""Half the image's width at distance 1: a sensor of 32 mm behind a lens of 35 mm."""
 
 ASPECT = 4 / 3
-"""Width over height of the frustum; a square picture shows it squeezed."""
+"""Width over height of the frustum; a square image shows it squeezed."""
 
 
 @dataclass(frozen=True)
-class Lamp:
-    """A square lamp that looks at the origin.
+class Light:
+    """A square light that looks at the origin.
 
     Attributes:
         name: its key under ``scene["world"]["lamps"]``.
@@ -58,22 +58,22 @@ class Lamp:
     watts: float
 
 
-LAMPS = (
-    Lamp("key", (6.44671, -2.90517, 4.2584), 0.5, (1.0, 0.93231, 0.81666), 78.5398),
-    Lamp("fill", (-4.67112, -4.0136, 3.01122), 0.5, (0.76167, 0.81772, 1.0), 23.5619),
-    Lamp("back", (-1.1685, 2.64602, 5.81574), 1.0, (1.0, 1.0, 1.0), 39.2699),
+LIGHTS = (
+    Light("key", (6.44671, -2.90517, 4.2584), 0.5, (1.0, 0.93231, 0.81666), 78.5398),
+    Light("fill", (-4.67112, -4.0136, 3.01122), 0.5, (0.76167, 0.81772, 1.0), 23.5619),
+    Light("back", (-1.1685, 2.64602, 5.81574), 1.0, (1.0, 1.0, 1.0), 39.2699),
 )
-"""The lamps that a scene may move."""
+"""The lights that a scene may move."""
 
 SUN_DISTANCE = 1e4
-SUN = Lamp(
+SUN = Light(
     "sun",
     (0.4145 * SUN_DISTANCE, -0.1946 * SUN_DISTANCE, 0.8890 * SUN_DISTANCE),
     0.1 * SUN_DISTANCE,
     (1.0, 1.0, 1.0),
     0.45 * math.pi * SUN_DISTANCE**2,
 )
-"""A sun of irradiance 0.45 and soft size 0.1: a lamp so far away that its rays are parallel."""
+"""A sun of irradiance 0.45 and soft size 0.1: a light so far away that its rays are parallel."""
 
 GROUND_ALBEDO = 0.8
 
@@ -86,7 +86,7 @@ BACKDROP_OFFSET = 14.0
 BACKDROP_HEIGHT = 1.5
 BACKDROP_GROWTH = 0.42
 BACKDROP_WALL = 4.6
-"""With u = dot(position, axis) - OFFSET the ground stands at HEIGHT exp(GROWTH u) / (1 - u / WALL).
+"""With u = dot(position, axis) - OFFSET the ground is at HEIGHT exp(GROWTH u) / (1 - u / WALL).
 
 It is a millimetre high near the origin and becomes a vertical wall at u = WALL.
 """

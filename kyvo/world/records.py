@@ -10,18 +10,12 @@ from typing import Any
 
 from kyvo.common.config import build_config
 from kyvo.common.errors import InputError, Problems
-from kyvo.world.camera import DIRECTIONS
-from kyvo.world.clevr.sampler import RELATIONS
+from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS, ClevrObject, ClevrScene, offset
 from kyvo.world.instructions import KINDS
 from kyvo.world.instructions.wordings import CORNERS, HEADINGS, PLACES
 from kyvo.world.questions import FAMILIES, Program, execute, read_program
-from kyvo.world.questions.programs import ATTRIBUTES
 from kyvo.world.questions.templates import TEMPLATES
 from kyvo.world.questions.wording import RELATION_PHRASES, SYNONYMS
-from kyvo.world.render.scene_batch import read_clevr_scene
-
-Scene = Mapping[str, Any]
-Object = Mapping[str, Any]
 
 _WORDS = {word for words in ATTRIBUTES.values() for word in words}
 
@@ -47,7 +41,7 @@ _EDIT_FORMS = {
 
 @dataclass(frozen=True)
 class EditRecord:
-    """The file of an instruction: the fields of an ``Edit`` without its scenes."""
+    """The file of an instruction: what ``Edit.to_json`` gives."""
 
     kind: str
     instruction: str
@@ -85,19 +79,19 @@ class EditRecord:
     def _form(self) -> _EditForm:
         return _EDIT_FORMS[self.kind]
 
-    def faults(self, source: Scene, target: Scene) -> Iterator[str]:
+    def faults(self, source: ClevrScene, target: ClevrScene) -> Iterator[str]:
         """What the scenes, or the words, do otherwise than the record says."""
-        before, after = source["objects"], target["objects"]
-        if faults := [*self._place_faults(before, after)]:
+        before, after = source.objects, target.objects
+        if faults := [*self._index_faults(before, after)]:
             yield from faults
             return
-        if source.get("world") != target.get("world"):
-            yield "camera or lamps of source and target differ"
+        if source.viewpoints != target.viewpoints:
+            yield "camera or lights of source and target differ"
         old = before[self.index] if self._form.in_source else None
         new = after[self.index] if self._form.in_target else None
         rest_before = before if old is None else _without(before, self.index)
         rest_after = after if new is None else _without(after, self.index)
-        if [*map(_seen, rest_before)] != [*map(_seen, rest_after)]:
+        if [*map(_essence, rest_before)] != [*map(_essence, rest_after)]:
             yield f"source and target differ in more than objects[{self.index}]"
         elif old and new:
             yield from self._change_faults(old, new)
@@ -105,45 +99,46 @@ class EditRecord:
         anchor = None if self.anchor is None else before[self.anchor]
         yield from self._word_faults([item for item in (old, new, anchor) if item])
         if old is None and new:
-            yield from self._unsaid([new[name] for name in ATTRIBUTES])
+            yield from self._unsaid([*new.words.values()])
 
-    def _place_faults(self, before: Sequence[Object], after: Sequence[Object]) -> Iterator[str]:
-        """What keeps the record's places from being those of objects."""
+    def _index_faults(
+        self, before: Sequence[ClevrObject], after: Sequence[ClevrObject]
+    ) -> Iterator[str]:
+        """What keeps the record's indices from being those of objects."""
         expected = len(before) + self._form.in_target - self._form.in_source
         if len(after) != expected:
             yield f"the target has {len(after)} objects, expected {expected}: {self.kind}"
         objects = before if self._form.in_source else after
-        for name, place, count in (
+        for name, index, count in (
             ("index", self.index, len(objects)),
             ("anchor", self.anchor, len(before)),
         ):
-            if place is not None and not 0 <= place < count:
-                yield f"{name}: {place}, but there are {count} objects"
+            if index is not None and not 0 <= index < count:
+                yield f"{name}: {index}, but there are {count} objects"
 
-    def _change_faults(self, old: Object, new: Object) -> Iterator[str]:
-        one, other, place = _seen(old), _seen(new), f"objects[{self.index}]"
-        changed = {key for key in one | other if one.get(key) != other.get(key)}
-        expected = self.attribute or "3d_coords"
+    def _change_faults(self, old: ClevrObject, new: ClevrObject) -> Iterator[str]:
+        one, other, place = _essence(old), _essence(new), f"objects[{self.index}]"
+        changed = {key for key, value in one.items() if other[key] != value}
+        expected = self.attribute or "position"
         if changed != {expected}:
             yield f"{place} changes in {', '.join(sorted(changed)) or 'nothing'}, not in {expected}"
-        elif self.attribute and new[self.attribute] != self.value:
-            yield f"{place} becomes {new[self.attribute]!r} in the target, not {self.value!r}"
+        elif self.attribute and new.words[self.attribute] != self.value:
+            yield f"{place} becomes {new.words[self.attribute]!r} in the target, not {self.value!r}"
         for name in self.directions:
-            steps = zip(old["3d_coords"], new["3d_coords"], DIRECTIONS[name], strict=True)
-            if sum((there - here) * along for here, there, along in steps) <= 0:
+            if offset(old, new, name) <= 0:
                 yield f"{place} does not move in the direction {name!r}"
 
-    def _relation_faults(self, scene: Scene) -> Iterator[str]:
-        if self.relation is None or self.anchor is None:
+    def _relation_faults(self, scene: ClevrScene) -> Iterator[str]:
+        if self.relation is None or self.anchor is None or scene.relationships is None:
             return
-        if self.index not in scene["relationships"][self.relation][self.anchor]:
-            found = f"objects[{self.index}] does not stand {self.relation!r}"
+        if self.index not in scene.relationships[self.relation][self.anchor]:
+            found = f"objects[{self.index}] is not {self.relation!r}"
             yield f"{found} as seen from objects[{self.anchor}]"
 
-    def _word_faults(self, named: Sequence[Object]) -> Iterator[str]:
+    def _word_faults(self, named: Sequence[ClevrObject]) -> Iterator[str]:
         """Words of no object that the instruction names, and what it should say but does not."""
         said = set(re.findall("[a-z]+", self.instruction.lower())) & _WORDS
-        for word in sorted(said - {item[name] for item in named for name in ATTRIBUTES}):
+        for word in sorted(said - {word for item in named for word in item.words.values()}):
             yield f"instruction: {word!r} is no word of the objects that it names"
         yield from self._unsaid([self.value] if self.value else [])
         if self.relation and not _says(self.instruction, PLACES[self.relation]):
@@ -195,7 +190,7 @@ class QuestionRecord:
     def _read_program(self) -> Program:
         return read_program([asdict(step) for step in self.program])
 
-    def faults(self, scene: Scene) -> Iterator[str]:
+    def faults(self, scene: ClevrScene) -> Iterator[str]:
         """Where the answer is not the program's, and what the words leave out."""
         program = self._read_program()
         answer = execute(program, scene)
@@ -222,51 +217,42 @@ def read_record(folder: str, value: Mapping[str, Any], place: str) -> Record:
     return build_config(RECORDS[folder], value, place)
 
 
-def check_record(record: Record, scenes: Sequence[dict[str, Any]], place: str) -> None:
+def check_record(record: Record, scenes: Sequence[Mapping[str, Any]], place: str) -> None:
     """Hold a record against its scenes: source and target, or the one that is asked about.
 
+    Args:
+        record: what is said.
+        scenes: the JSON of the scenes.
+        place: names the record in errors.
+
     Raises:
-        InputError: listing what does not fit; ``place`` names the record.
+        InputError: listing what does not fit.
     """
     problems = Problems()
-    for scene in scenes:
-        problems.attempt(_check_scene, scene)
+    read = [scene for value in scenes if (scene := problems.attempt(_read_scene, value))]
     if not problems.messages:
-        for fault in record.faults(*scenes):
+        for fault in record.faults(*read):
             problems.add(fault)
     problems.raise_any(place)
 
 
-def _check_scene(scene: dict[str, Any]) -> None:
-    """Raise an InputError unless the scene has CLEVR's objects and relationships."""
-    name = f"scene {scene.get('image_filename')}"
-    count = len(read_clevr_scene({"objects": scene.get("objects")}, name).solids)
-    relationships = scene.get("relationships")
-    for relation in RELATIONS:
-        lists = relationships.get(relation) if isinstance(relationships, dict) else None
-        if not _are_places(lists, count):
-            raise InputError(
-                f"{name}: relationships: {relation}: expected a list of places below {count} for "
-                f"each of the {count} objects. Make the scene again."
-            )
+def _read_scene(value: Mapping[str, Any]) -> ClevrScene:
+    where = f"scene {value.get('image_filename')}"
+    scene = ClevrScene.from_json(value, where)
+    if scene.relationships is None:
+        raise InputError(
+            f"{where}: relationships: missing. Expected lists for {', '.join(RELATIONS)}. "
+            "Make the scene again."
+        )
+    return scene
 
 
-def _are_places(lists: Any, count: int) -> bool:
-    return (
-        isinstance(lists, list)
-        and len(lists) == count
-        and all(isinstance(places, list) for places in lists)
-        and all(type(j) is int and 0 <= j < count for places in lists for j in places)
-    )
+def _essence(item: ClevrObject) -> dict[str, object]:
+    """The object without what follows from the rest: its height, its pixel in the image."""
+    return {**item.words, "position": item.position[:2], "rotation": item.rotation}
 
 
-def _seen(item: Object) -> dict[str, Any]:
-    """The object without what follows from the rest: its height, its place in the picture."""
-    kept = {key: value for key, value in item.items() if key != "pixel_coords"}
-    return kept | {"3d_coords": item["3d_coords"][:2]}
-
-
-def _without(objects: Sequence[Object], index: int) -> list[Object]:
+def _without(objects: Sequence[ClevrObject], index: int) -> list[ClevrObject]:
     return [*objects[:index], *objects[index + 1 :]]
 
 

@@ -1,25 +1,24 @@
 """What a world is made of: scenes, edited pairs with instructions, scenes with questions.
 
-An item of a world is one number of a split: its scenes, each to be shown in a picture, and what is
+An item of a world is one number of a split: its scenes, each to be shown in an image, and what is
 said about them.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Any
-
-import numpy as np
 
 from kyvo.common.errors import InputError
 from kyvo.world import objaworld
 from kyvo.world.clevr.sampler import SceneOptions, image_filename, sample_scene
+from kyvo.world.clevr.scene import ClevrScene
 from kyvo.world.instructions import KINDS, sample_edit
-from kyvo.world.objaworld import ObjaWorldOptions
+from kyvo.world.objaworld import ObjaWorldOptions, ObjaWorldScene
 from kyvo.world.questions import ask
-from kyvo.world.render.tracer import render
 
-Scene = dict[str, Any]
+Scene = ClevrScene | ObjaWorldScene
+Options = SceneOptions | ObjaWorldOptions
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Item:
     """One number of a split.
 
     Attributes:
-        scenes: by the folder that their pictures and scene files go to, "" for the split's own.
+        scenes: by the folder that their images and scene files go to, "" for the split's own.
         texts: JSON values by the folder that they go to.
     """
 
@@ -44,9 +43,9 @@ class WorldTask:
         splits: sizes of the splits, where the paper has them as there; test is held out.
         sample: (index, split, seed, options) -> Item; these alone decide it.
         options: class of the options.
-        image_filename: (split, index) -> name of an item's pictures.
-        render: draws scenes, with the arguments of the tracer.
-        has_mitsuba: whether Mitsuba can draw them too.
+        image_filename: (split, index) -> name of an item's images.
+        has_environments: whether grounds and skies differ from CLEVR's: not all renderers draw
+            them.
     """
 
     scene_folders: tuple[str, ...]
@@ -55,8 +54,7 @@ class WorldTask:
     sample: Callable[[int, str, int, Any], Item]
     options: type = SceneOptions
     image_filename: Callable[[str, int], str] = image_filename
-    render: Callable[..., np.ndarray] = render
-    has_mitsuba: bool = True
+    has_environments: bool = False
 
 
 def _sample_scene(index: int, split: str, seed: int, options: SceneOptions) -> Item:
@@ -66,14 +64,13 @@ def _sample_scene(index: int, split: str, seed: int, options: SceneOptions) -> I
 def _sample_instruction(index: int, split: str, seed: int, options: SceneOptions) -> Item:
     """The kinds take turns."""
     edit = sample_edit(index, split, KINDS[index % len(KINDS)], seed, options)
-    done = {k: v for k, v in asdict(edit).items() if k not in ("source", "target")}
-    return Item({"source": edit.source, "target": edit.target}, {"instructions": done})
+    return Item({"source": edit.source, "target": edit.target}, {"instructions": edit.to_json()})
 
 
 def _sample_question(index: int, split: str, seed: int, options: SceneOptions) -> Item:
     random = Random(f"{seed}/{split}/{index}/question")
     scene = sample_scene(index, split, seed, options)
-    return Item({"": scene}, {"questions": ask(scene, random).as_json()})
+    return Item({"": scene}, {"questions": ask(scene, random).to_json()})
 
 
 def _sample_objaworld(index: int, split: str, seed: int, options: ObjaWorldOptions) -> Item:
@@ -101,8 +98,7 @@ TASKS: Mapping[str, WorldTask] = {
         _sample_objaworld,
         options=ObjaWorldOptions,
         image_filename=objaworld.image_filename,
-        render=objaworld.render,
-        has_mitsuba=False,
+        has_environments=True,
     ),
 }
 

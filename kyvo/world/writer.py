@@ -1,10 +1,10 @@
-"""A world on disk: pictures and scenes in numbered files, made by several processes.
+"""A world on disk: images and scenes in numbered files, made by several processes.
 
     FOLDER/world.json
     FOLDER/SPLIT/images/CLEVR_SPLIT_000000.png
     FOLDER/SPLIT/scenes/CLEVR_SPLIT_000000.json
 
-Edited pairs have such folders under SPLIT/source and SPLIT/target; what is said about an item lies
+Edited pairs have such folders under SPLIT/source and SPLIT/target; what is said about an item is
 in SPLIT/instructions or SPLIT/questions, one JSON file an item.
 
 Every file depends on the options and its own number alone, so a run can stop anywhere and go on:
@@ -31,11 +31,9 @@ from tqdm import tqdm
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, check_output_name, read_json, write_json
-from kyvo.world.clevr.sampler import SceneOptions
-from kyvo.world.objaworld import ObjaWorldOptions
-from kyvo.world.render.mitsuba import render_with_mitsuba
 from kyvo.world.render.tracer import find_device
-from kyvo.world.tasks import WorldTask, get_task
+from kyvo.world.renderers import RENDERERS
+from kyvo.world.tasks import Options, WorldTask, get_task
 
 _SEEDS = 2**63
 
@@ -50,15 +48,12 @@ Otherwise a third of their time goes into page faults.
 
 _FILE_ENDS = {".png": b"IEND\xaeB`\x82", ".json": b"}\n"}
 
-RENDERERS = ("tracer", "mitsuba")
-"""What draws the pictures."""
-
 
 @dataclass(frozen=True)
 class WorldOptions:
     """Everything that decides the bytes of a world's files."""
 
-    scenes: SceneOptions | ObjaWorldOptions
+    scenes: Options
     samples_per_pixel: int = 4
     seed: int = 0
     task: str = "scenes"
@@ -121,7 +116,7 @@ def write_world(
         folder: made if it does not exist.
         splits: items of each split.
         options: of the world; an existing folder must have been made with the same.
-        device: where pictures are rendered.
+        device: where images are rendered.
         workers: processes with one thread each; 0 works in this one.
         batch_size: items that a worker takes at a time.
 
@@ -137,11 +132,7 @@ def write_world(
         raise InputError(f"world: seed {options.seed}. Expected 0 or more, less than 2 ** 63.")
     find_device(device)
     task = get_task(options.task)
-    possible = RENDERERS if task.has_mitsuba else RENDERERS[:1]
-    if options.renderer not in possible:
-        raise InputError(
-            f"renderer {options.renderer!r}: expected {' or '.join(possible)} for {options.task}."
-        )
+    _check_renderer(options.renderer, task, options.task)
     folder = Path(folder)
     _claim(folder, options)
     start = time.monotonic()
@@ -155,8 +146,19 @@ def write_world(
     return WorldSummary(folder, num_missing, num_found, time.monotonic() - start)
 
 
+def _check_renderer(renderer: str, task: WorldTask, name: str) -> None:
+    """Raise an InputError unless the renderer is known and shows all of the task's scenes."""
+    possible = [
+        known
+        for known, entry in RENDERERS.items()
+        if entry.draws_environments or not task.has_environments
+    ]
+    if renderer not in possible:
+        raise InputError(f"renderer {renderer!r}: expected {' or '.join(possible)} for {name}.")
+
+
 def _claim(folder: Path, options: WorldOptions) -> None:
-    """Note the options in the folder, or check that they are those it was made with."""
+    """Record the options in the folder, or check that they are those it was made with."""
     record = folder / "world.json"
     wanted = asdict(options)
     has_items = folder.is_dir() and any(path != record for path in folder.iterdir())
@@ -187,14 +189,14 @@ def _check_same(record: Path, found: Any, wanted: dict[str, Any]) -> None:
 
 def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(options, dict):
-        # JSON knows lists only.
+        # JSON has lists only, so that tuples come back as lists.
         return {prefix.removesuffix("."): list(options) if type(options) is tuple else options}
     parts = (_flat(value, f"{prefix}{key}.") for key, value in options.items())
     return {key: value for part in parts for key, value in part.items()}
 
 
 def _scene_paths(split: Path, folder: str, name: str) -> tuple[Path, Path]:
-    """Picture and scene file of an item; ``name`` is the picture's."""
+    """Image and scene file of an item; ``name`` is the image's."""
     scene = split / folder / "scenes" / name
     return split / folder / "images" / name, scene.with_suffix(".json")
 
@@ -222,7 +224,7 @@ def _is_complete(path: Path) -> bool:
 def _missing(
     folder: Path, task: WorldTask, splits: Mapping[str, int], batch_size: int
 ) -> Iterator[_Batch]:
-    """Yield the items that lack a file, or its end."""
+    """Yield the items of which a file, or its end, is missing."""
     for split, count in splits.items():
         indices = [
             index
@@ -276,7 +278,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """A parent that is killed cannot tell its workers; they would wait for it for ever."""
+    """End with the parent: one that is killed cannot notify workers, which would wait for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -292,13 +294,13 @@ def _write_batch(folder: Path, options: WorldOptions, device: str, batch: _Batch
     placed = [(name, scene) for item in items for name, scene in item.scenes.items()]
     size = (options.scenes.height, options.scenes.width)
     scenes = [scene for _, scene in placed]
-    draw = render_with_mitsuba if options.renderer == "mitsuba" else task.render
-    pictures = draw(scenes, *size, options.samples_per_pixel, device, options.seed)
-    for (name, scene), picture in zip(placed, pictures, strict=True):
-        image_path, scene_path = _scene_paths(split, name, scene["image_filename"])
+    render = RENDERERS[options.renderer].render
+    images = render(scenes, *size, options.samples_per_pixel, device, options.seed)
+    for (name, scene), image in zip(placed, images, strict=True):
+        image_path, scene_path = _scene_paths(split, name, scene.image_filename)
         with atomic_file(image_path, durable=False) as temporary:
-            Image.fromarray(picture).save(temporary, "PNG", compress_level=PNG_COMPRESSION)
-        write_json(scene_path, scene, durable=False)
+            Image.fromarray(image).save(temporary, "PNG", compress_level=PNG_COMPRESSION)
+        write_json(scene_path, scene.to_json(), durable=False)
     for index, item in zip(batch.indices, items, strict=True):
         for name, value in item.texts.items():
             path = _text_path(split, name, task.image_filename(batch.split, index))

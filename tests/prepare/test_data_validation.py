@@ -1,4 +1,4 @@
-"""Checks of own data: every planted problem is told with its place, and nothing else is."""
+"""Checks of own data: every planted problem is reported with its place, and nothing else is."""
 
 import json
 import re
@@ -66,7 +66,7 @@ def test_the_summary_counts_what_the_files_hold(world: Path) -> None:
     types, sizes = Counter(s["type"] for s in ships), Counter(map(len, scenes))
     lengths = [s["length"][0] for s in ships]
     errors = [abs(length - CODEC.schema.fields[-1].axes[0].snap(length)) for length in lengths]  # type: ignore[union-attr]
-    assert lines[0] == "train: 3 pictures, 3 scenes"
+    assert lines[0] == "train: 3 images, 3 scenes"
     per_scene = ", ".join(f"{size} x {sizes[size]}" for size in sorted(sizes))
     assert f"  objects per scene: {per_scene}" in lines
     assert (
@@ -78,8 +78,8 @@ def test_the_summary_counts_what_the_files_hold(world: Path) -> None:
     ) in lines
     longest = max(len(encode(CODEC, scene)) for scene in scenes)
     assert f"  longest scene: {longest} tokens" in lines
-    assert "  questions: texts of 1 of 3 pictures" in lines
-    assert lines[-1] == "pictures of 64 x 64 pixels"
+    assert "  questions: texts of 1 of 3 images" in lines
+    assert lines[-1] == "images of 64 x 64 pixels"
 
 
 def test_angles_that_wrap_move_by_little(world: Path) -> None:
@@ -90,7 +90,7 @@ def test_angles_that_wrap_move_by_little(world: Path) -> None:
     assert any(expected in line for line in lines)
 
 
-def test_pictures_and_scenes_without_each_other(world: Path) -> None:
+def test_images_and_scenes_without_each_other(world: Path) -> None:
     (world / f"train/images/{FIRST}.png").unlink()
     (world / f"train/scenes/{SECOND}.json").unlink()
     (world / "train/images/photo.JPG").write_bytes(b"")
@@ -113,7 +113,7 @@ def test_missing_and_empty_folders(world: Path) -> None:
     ]
 
 
-def test_pictures_damaged_or_of_another_size(world: Path) -> None:
+def test_images_damaged_or_of_another_size(world: Path) -> None:
     images = world / "train/images"
     data = (images / f"{FIRST}.png").read_bytes()
     (images / f"{FIRST}.png").write_bytes(data[: len(data) // 2])
@@ -124,7 +124,7 @@ def test_pictures_damaged_or_of_another_size(world: Path) -> None:
         change_scene(world, name, lambda scene: scene.pop("image_filename"))
     Image.new("RGB", (32, 48)).save(images / f"{SECOND}.png")
     first, second = problems_of(world)
-    assert first.startswith(f"picture: images/{FIRST}.png: not readable")
+    assert first.startswith(f"image: images/{FIRST}.png: not readable")
     assert second.startswith(f"images/{SECOND}.png: 32 x 48 pixels, most have 64 x 64")
 
 
@@ -160,7 +160,7 @@ def test_scenes_that_are_no_objects(text: str, world: Path) -> None:
     assert problem.startswith(f"scene: scenes/{FIRST}.json: expected one object")
 
 
-def test_texts_of_no_picture_or_no_text(world: Path) -> None:
+def test_texts_of_no_image_or_no_text(world: Path) -> None:
     folder = world / "train/texts"
     folder.mkdir()
     texts = {FIRST: "no suffix", f"{SECOND}.png": " ", f"{THIRD}.png": "good"}
@@ -168,7 +168,7 @@ def test_texts_of_no_picture_or_no_text(world: Path) -> None:
     (folder / "answers.json").write_text("[]")
     assert problems_of(world) == [
         "texts: texts/answers.json: expected one object {...}, found [].",
-        f"texts/questions.json: key '{FIRST}': the split has no picture of that name.",
+        f"texts/questions.json: key '{FIRST}': the split has no image of that name.",
         f"texts/questions.json: key '{SECOND}.png': expected a text, found ' '.",
     ]
 
@@ -339,7 +339,7 @@ def test_the_command_lists_problems_and_fails(
     script = load_script("validate_data")
     arguments = ["--world", str(world), "--schema", SCHEMA, "--vocabulary", VOCABULARY]
     script.main(arguments)
-    assert capsys.readouterr().out.endswith("pictures of 64 x 64 pixels\nno problems\n")
+    assert capsys.readouterr().out.endswith("images of 64 x 64 pixels\nno problems\n")
     for name in (FIRST, SECOND):
         (world / f"train/scenes/{name}.json").unlink()
     with pytest.raises(InputError, match=rf"(?s)2 problems.*{FIRST}\.png: no scene"):

@@ -1,4 +1,4 @@
-"""Worlds of instructions and questions: what make_world.py writes is good, planted faults are told.
+"""Worlds of instructions and questions: what make_world.py writes is good, planted faults are not.
 
 Every test breaks one file of a small world and expects that problem alone.
 """
@@ -84,7 +84,7 @@ def test_what_is_written_has_no_problems(worlds: Path, keep_record: bool) -> Non
         listing = ", ".join(f"{group} x {groups[group]}" for group in sorted(groups))
         assert f"  {task}: {listing}" in lines
         for side in sides:
-            assert f"test{side}: {len(rows)} pictures, {len(rows)} scenes" in lines
+            assert f"test{side}: {len(rows)} images, {len(rows)} scenes" in lines
 
 
 def test_items_that_lack_a_file(worlds: Path) -> None:
@@ -128,13 +128,13 @@ def test_a_record_of_the_world_that_cannot_be_read(worlds: Path, text: str) -> N
 
 @pytest.mark.parametrize("task", ["instructions", "questions"])
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [("", "not valid JSON"), ("{", "not valid JSON"), ("[]", "expected one object {...}")],
 )
-def test_records_that_are_no_objects(worlds: Path, task: str, text: str, told: str) -> None:
+def test_records_that_are_no_objects(worlds: Path, task: str, text: str, reported: str) -> None:
     (worlds / task / "test" / task / "CLEVR_test_000001.json").write_text(text)
     (problem,) = problems_of(worlds / task)
-    assert problem.startswith(f"{task}: {task}/CLEVR_test_000001.json: {told}")
+    assert problem.startswith(f"{task}: {task}/CLEVR_test_000001.json: {reported}")
 
 
 def test_every_key_of_a_record_is_needed_and_typed(worlds: Path) -> None:
@@ -170,14 +170,14 @@ EDITS: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "wrong", "told"), EDITS)
+@pytest.mark.parametrize(("kind", "wrong", "reported"), EDITS)
 def test_instructions_that_do_not_fit(
-    worlds: Path, kind: str, wrong: dict[str, Any], told: str
+    worlds: Path, kind: str, wrong: dict[str, Any], reported: str
 ) -> None:
     path = edit_of(worlds, kind)
     change(path, lambda row: row.update(wrong))
     found = problems_of(worlds / "instructions")
-    assert found[0].startswith(f"instructions/{path.name}: {told}")
+    assert found[0].startswith(f"instructions/{path.name}: {reported}")
     assert all(problem.startswith(f"instructions/{path.name}: ") for problem in found)
 
 
@@ -233,7 +233,7 @@ def test_targets_that_differ_elsewhere_too(worlds: Path) -> None:
 
 def test_a_target_seen_from_elsewhere(worlds: Path) -> None:
     found = target_problems(worlds, MOVING, lambda scene: scene["world"]["camera"].reverse())
-    assert found == ["camera or lamps of source and target differ"]
+    assert found == ["camera or lights of source and target differ"]
 
 
 def test_a_pair_whose_object_does_not_change(worlds: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_relation_that_does_not_hold(worlds: Path) -> None:
     scene = worlds / f"instructions/test/source/scenes/{path.name}"
     change(scene, lambda s: s["relationships"][row["relation"]][row["anchor"]].clear())
     assert problems_of(worlds / "instructions") == [
-        f"instructions/{path.name}: objects[{row['index']}] does not stand {row['relation']!r} "
+        f"instructions/{path.name}: objects[{row['index']}] is not {row['relation']!r} "
         f"as seen from objects[{row['anchor']}]"
     ]
 
@@ -295,7 +295,7 @@ def test_an_answer_that_is_not_the_programs(worlds: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "reported"),
     [
         ({"family": "four_hop"}, "family: 'four_hop', expected one of zero_hop"),
         ({"template": "query_near"}, "template: 'query_near', expected one of query_plain"),
@@ -314,9 +314,9 @@ def test_an_answer_that_is_not_the_programs(worlds: Path) -> None:
         ),
     ],
 )
-def test_programs_that_do_not_run(worlds: Path, wrong: dict[str, Any], told: str) -> None:
+def test_programs_that_do_not_run(worlds: Path, wrong: dict[str, Any], reported: str) -> None:
     (problem,) = question_problems(worlds, lambda row: row.update({**COUNT_ALL, **wrong}))
-    assert problem.startswith(told)
+    assert problem.startswith(reported)
 
 
 def test_a_question_that_says_something_else(worlds: Path) -> None:
@@ -354,8 +354,8 @@ def places_in(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def test_nothing_in_a_file_stops_the_check(originals: Path, tmp_path: Path) -> None:
-    """Any value anywhere in turn replaced by another: told or harmless, never an exception."""
-    random, told = Random(5), 0
+    """Any value anywhere in turn replaced by another: reported or harmless, never an exception."""
+    random, reported = Random(5), 0
     for task in ("instructions", "questions"):
         split = tmp_path / task / "test"
         for path in (originals / task / "test").rglob("CLEVR_test_000001.*"):
@@ -369,12 +369,12 @@ def test_nothing_in_a_file_stops_the_check(originals: Path, tmp_path: Path) -> N
                 container, key = random.choice([*places_in(value)])
                 container[key] = random.choice([None, -1, 99, 1.5, True, "red", [], [3], {}])
                 path.write_text(json.dumps(value))
-                told += bool(problems_of(tmp_path / task))
+                reported += bool(problems_of(tmp_path / task))
             path.write_text(good)
-    assert told > 150
+    assert reported > 150
 
 
-def test_a_bad_scene_is_told_once(worlds: Path) -> None:
+def test_a_bad_scene_is_reported_once(worlds: Path) -> None:
     """Its question is not held against it."""
     scene = worlds / "questions/test/scenes" / first_question(worlds).name
     change(scene, lambda value: value["objects"][0].update(color="pink"))

@@ -9,6 +9,8 @@ from typing import Any
 
 from question_scenes import WORDS, offset
 
+from kyvo.world import ClevrScene
+
 MEANINGS = {
     "big": "large",
     "tiny": "small",
@@ -46,8 +48,8 @@ ATTRIBUTE = "(size|color|material|shape)"
 class Reader:
     """Answers questions about one scene."""
 
-    def __init__(self, scene: dict) -> None:
-        self.objects = scene["objects"]
+    def __init__(self, scene: ClevrScene) -> None:
+        self.objects = scene.objects
 
     def answer(self, question: str) -> str:
         text = question[0].lower() + question[1:].removesuffix("?")
@@ -81,12 +83,12 @@ class Reader:
         return found.pop()
 
     def word(self, attribute: str, text: str) -> str:
-        return self.objects[self.one(text)][attribute]
+        return self.objects[self.one(text)].words[attribute]
 
     def fits(self, i: int, phrase: re.Match[str]) -> bool:
         said = {name: phrase[name] for name in WORDS if phrase[name]}
         return all(
-            word in ("object", "thing") or MEANINGS.get(word, word) == self.objects[i][name]
+            word in ("object", "thing") or MEANINGS.get(word, word) == self.objects[i].words[name]
             for name, word in said.items()
         )
 
@@ -109,8 +111,10 @@ class Reader:
         return {j for j, item in enumerate(self.objects) if offset(here, item, direction) > 0.2}
 
     def alike(self, attribute: str, i: int) -> set[int]:
-        word = self.objects[i][attribute]
-        return {j for j, item in enumerate(self.objects) if item[attribute] == word and j != i}
+        word = self.objects[i].words[attribute]
+        return {
+            j for j, item in enumerate(self.objects) if item.words[attribute] == word and j != i
+        }
 
 
 def count(reader: Reader, text: str) -> int:
@@ -128,7 +132,7 @@ def word_of(attribute: str) -> Callable[[Reader, str], str]:
 def alike(reader: Reader, one: str, other: str, attribute: str) -> bool:
     first, second = reader.one(one), reader.one(other)
     assert first != second
-    return reader.objects[first][attribute] == reader.objects[second][attribute]
+    return reader.objects[first].words[attribute] == reader.objects[second].words[attribute]
 
 
 HEADS: list[tuple[str, Callable[..., Any]]] = [

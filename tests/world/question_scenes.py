@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from functools import cache
 from random import Random
 
+from kyvo.world import ClevrObject, ClevrScene
+
 # In metres on the ground, as published CLEVR scenes have them.
 TOWARDS = {
     "right": (0.65631, 0.75449),
@@ -20,14 +22,14 @@ WORDS = {
 }
 
 
-def offset(one: dict, other: dict, direction: str) -> float:
-    """How far ``other`` lies from ``one`` along a direction."""
-    pairs = zip(one["3d_coords"], other["3d_coords"], TOWARDS[direction], strict=False)
+def offset(one: ClevrObject, other: ClevrObject, direction: str) -> float:
+    """How far ``other`` is from ``one`` along a direction."""
+    pairs = zip(one.position, other.position, TOWARDS[direction], strict=False)
     return sum((there - here) * along for here, there, along in pairs)
 
 
-def scene_of(objects: Sequence[dict]) -> dict:
-    """CLEVR's JSON of these objects."""
+def scene_of(objects: Sequence[ClevrObject]) -> ClevrScene:
+    """The scene of these objects."""
     relationships = {
         name: [
             [j for j, other in enumerate(objects) if offset(one, other, name) > 0.2]
@@ -35,21 +37,23 @@ def scene_of(objects: Sequence[dict]) -> dict:
         ]
         for name in TOWARDS
     }
-    return {"objects": list(objects), "relationships": relationships}
+    return ClevrScene(tuple(objects), relationships=relationships)
 
 
 @cache
-def draw_scene(seed: int, fewest: int = 3, most: int = 10) -> dict:
+def draw_scene(seed: int, fewest: int = 3, most: int = 10) -> ClevrScene:
     """A scene whose objects are all 0.4 metres apart along right and along behind."""
     random = Random(f"scene {seed}")
     count = random.randint(fewest, most)
     while True:
         objects = [
-            {name: random.choice(words) for name, words in WORDS.items()}
-            | {"3d_coords": [random.uniform(-3, 3), random.uniform(-3, 3), 0.35]}
+            ClevrObject(
+                *(random.choice(words) for words in WORDS.values()),
+                position=(random.uniform(-3, 3), random.uniform(-3, 3), 0.35),
+            )
             for _ in range(count * 5)
         ]
-        kept: list[dict] = []
+        kept: list[ClevrObject] = []
         for item in objects:
             if all(abs(offset(item, k, d)) > 0.4 for k in kept for d in ("right", "behind")):
                 kept.append(item)

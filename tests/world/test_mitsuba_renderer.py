@@ -4,17 +4,18 @@ import sys
 
 import numpy as np
 import pytest
+from objaworld_primitives import PrimitiveScene
 
 from kyvo.common.errors import InputError, MissingDependencyError
 from kyvo.world import SceneOptions, render, sample_scene
+from kyvo.world.render.description import Primitive, upright_axes
 from kyvo.world.render.mitsuba import _squeeze, encode_srgb, render_with_mitsuba
-from kyvo.world.render.scene_batch import SceneContent, Solid, upright_axes, viewpoints
 
 SIDE = 48
 OPTIONS = SceneOptions(height=SIDE, width=SIDE)
 
 
-def test_a_missing_package_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mitsuba", None)
     with pytest.raises(MissingDependencyError, match=r"kyvo\[mitsuba\]"):
         render_with_mitsuba([], 8, 8)
@@ -54,20 +55,22 @@ class TestWithMitsuba:
             theirs = render_with_mitsuba([scene], height, width, 64).astype(float)
             assert np.mean((ours - theirs) ** 2) < 60
 
-    def test_stretched_and_turned_solids_stand_alike(self) -> None:
-        solids = [
-            Solid("sphere", (0.0, -0.5, 0.5), (1.2, 0.4, 0.5), upright_axes(0.7), (0.1, 0.2, 0.7)),
-            Solid(
+    def test_stretched_and_turned_primitives_look_alike(self) -> None:
+        primitives = (
+            Primitive(
+                "sphere", (0.0, -0.5, 0.5), (1.2, 0.4, 0.5), upright_axes(0.7), (0.1, 0.2, 0.7)
+            ),
+            Primitive(
                 "cylinder", (-1.0, 2.0, 0.8), (0.3, 0.7, 0.8), upright_axes(2.0), (0.7, 0.1, 0.1)
             ),
-            Solid("cube", (2.0, 1.0, 0.3), (1.0, 0.3, 0.3), upright_axes(-0.4), (0.1, 0.5, 0.1)),
-        ]
+            Primitive(
+                "cube", (2.0, 1.0, 0.3), (1.0, 0.3, 0.3), upright_axes(-0.4), (0.1, 0.5, 0.1)
+            ),
+        )
 
-        def read(scene: dict, name: str) -> SceneContent:
-            return SceneContent(viewpoints(scene, name), solids)
-
-        ours = render([{}], SIDE, SIDE, 8, read=read).astype(float)
-        theirs = render_with_mitsuba([{}], SIDE, SIDE, 64, read=read).astype(float)
+        scene = PrimitiveScene(primitives)
+        ours = render([scene], SIDE, SIDE, 8).astype(float)
+        theirs = render_with_mitsuba([scene], SIDE, SIDE, 64).astype(float)
         assert np.mean((ours - theirs) ** 2) < 60
 
     def test_bad_numbers_are_refused(self) -> None:

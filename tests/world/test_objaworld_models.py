@@ -2,26 +2,26 @@
 
 import numpy as np
 import pytest
-from objaworld_solids import inside, surface_points
+from objaworld_primitives import inside, surface_points
 
 from kyvo.scenes import SCHEMAS
 from kyvo.world.objaworld import ENVIRONMENTS, MODELS
 from kyvo.world.objaworld.models import ASSETS, center_height, find_asset, footprint_radius
-from kyvo.world.render.scene_batch import Solid
+from kyvo.world.render.description import Primitive
 
 SHAPE, PLACE = SCHEMAS["objaworld"].fields
 
 
-def solids_of(asset: str, yaw: float = 0.0) -> list[Solid]:
+def primitives_of(asset: str, yaw: float = 0.0) -> list[Primitive]:
     kind, number = ASSETS[asset]
-    return MODELS[kind].solids(number, 0.0, 0.0, yaw, owner=0)
+    return MODELS[kind].primitives(number, 0.0, 0.0, yaw, object_index=0)
 
 
 @pytest.mark.parametrize("asset", ASSETS)
 def test_an_object_fills_the_box_of_its_size_and_stands_on_the_ground(asset: str) -> None:
     kind, number = ASSETS[asset]
     length, width, height = MODELS[kind].variants[number].size
-    points = np.concatenate([surface_points(solid) for solid in solids_of(asset)])
+    points = np.concatenate([surface_points(primitive) for primitive in primitives_of(asset)])
     low, high = points.min(0), points.max(0)
     assert low[2] == pytest.approx(0, abs=0.03)
     assert high[2] == pytest.approx(height, abs=0.03)
@@ -33,7 +33,9 @@ def test_an_object_fills_the_box_of_its_size_and_stands_on_the_ground(asset: str
 @pytest.mark.parametrize("asset", ASSETS)
 def test_the_footprint_holds_the_object_at_any_yaw_without_waste(asset: str) -> None:
     for yaw in (0.0, 0.7, -2.1):
-        points = np.concatenate([surface_points(solid) for solid in solids_of(asset, yaw)])
+        points = np.concatenate(
+            [surface_points(primitive) for primitive in primitives_of(asset, yaw)]
+        )
         reach = np.hypot(*points[:, :2].T).max()
         assert 0.75 * footprint_radius(asset) < reach <= footprint_radius(asset) + 1e-9
 
@@ -41,20 +43,22 @@ def test_the_footprint_holds_the_object_at_any_yaw_without_waste(asset: str) -> 
 @pytest.mark.parametrize("kind", MODELS)
 def test_no_part_floats(kind: str) -> None:
     for number in range(len(MODELS[kind].variants)):
-        solids = MODELS[kind].solids(number, 0.0, 0.0, 0.0, owner=0)
-        points = [surface_points(solid, 400) for solid in solids]
+        primitives = MODELS[kind].primitives(number, 0.0, 0.0, 0.0, object_index=0)
+        points = [surface_points(primitive, 400) for primitive in primitives]
         joined, waiting = {0}, [0]
         while waiting:
             one = waiting.pop()
-            for other in set(range(len(solids))) - joined:
+            for other in set(range(len(primitives))) - joined:
                 touching = (
-                    inside(solids[one], points[other], 1.1).any()
-                    or inside(solids[other], points[one], 1.1).any()
+                    inside(primitives[one], points[other], 1.1).any()
+                    or inside(primitives[other], points[one], 1.1).any()
                 )
                 if touching:
                     joined.add(other)
                     waiting.append(other)
-        assert len(joined) == len(solids), f"{kind} {number}: only {sorted(joined)} hang together"
+        assert len(joined) == len(primitives), (
+            f"{kind} {number}: only {sorted(joined)} hang together"
+        )
 
 
 def test_kinds_are_words_of_the_schema_and_heights_lie_on_its_grid() -> None:

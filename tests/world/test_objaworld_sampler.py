@@ -4,11 +4,12 @@ import itertools
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from objaworld_solids import surface_points
+from objaworld_primitives import surface_points
 from scene_samples import CODECS
 
 from kyvo.common.errors import InputError
@@ -18,18 +19,19 @@ from kyvo.metrics.scene_files import load_evaluation
 from kyvo.world.objaworld import (
     ENVIRONMENTS,
     MODELS,
+    ObjaWorldObject,
     ObjaWorldOptions,
+    ObjaWorldScene,
     sample_objaworld_scene,
-    scene_key,
-    visible_shares,
 )
 from kyvo.world.objaworld.models import ASSETS, center_height
+from kyvo.world.render.tracer import visible_shares
 
 CODEC = CODECS["objaworld"]
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[dict]:
+def scenes() -> list[ObjaWorldScene]:
     return [
         sample_objaworld_scene(index, "train", 3, ObjaWorldOptions(environment=name))
         for name in ENVIRONMENTS
@@ -37,90 +39,93 @@ def scenes() -> list[dict]:
     ]
 
 
-def ground_points(item: dict) -> np.ndarray:
+def ground_points(item: ObjaWorldObject) -> np.ndarray:
     """Points (N, 2) that the object covers, seen from above."""
-    kind, number = ASSETS[item["shape"]]
-    x, y, _ = item["3d_coords"]
-    solids = MODELS[kind].solids(number, x, y, item["rotation"], owner=0)
-    return np.concatenate([surface_points(solid, 60)[:, :2] for solid in solids])
+    kind, number = ASSETS[item.shape]
+    x, y, _ = item.position
+    primitives = MODELS[kind].primitives(number, x, y, item.rotation, object_index=0)
+    return np.concatenate([surface_points(primitive, 60)[:, :2] for primitive in primitives])
 
 
-def test_objects_stand_apart(scenes: list[dict]) -> None:
+def test_objects_stand_apart(scenes: list[ObjaWorldScene]) -> None:
     for scene in scenes:
-        clouds = [ground_points(item) for item in scene["objects"]]
+        clouds = [ground_points(item) for item in scene.objects]
         for one, other in itertools.combinations(clouds, 2):
             gaps = np.linalg.norm(one[:, None] - other, axis=-1)
             assert gaps.min() > 0.04
 
 
-def test_objects_keep_to_their_place_their_range_and_the_ground(scenes: list[dict]) -> None:
+def test_objects_keep_to_their_place_their_range_and_the_ground(
+    scenes: list[ObjaWorldScene],
+) -> None:
     for scene in scenes:
-        assert 1 <= len(scene["objects"]) <= 6
-        for item in scene["objects"]:
-            kind, _ = ASSETS[item["shape"]]
-            x, y, z = item["3d_coords"]
-            assert kind in ENVIRONMENTS[scene["environment"]].kinds
+        assert 1 <= len(scene.objects) <= 6
+        for item in scene.objects:
+            kind, _ = ASSETS[item.shape]
+            x, y, z = item.position
+            assert kind in ENVIRONMENTS[scene.environment].kinds
             assert max(abs(x), abs(y)) <= 2.5
-            assert z == center_height(item["shape"])
-            assert -math.pi <= item["rotation"] <= math.pi
-            column, row, depth = item["pixel_coords"]
+            assert z == center_height(item.shape)
+            assert -math.pi <= item.rotation <= math.pi
+            assert item.pixel is not None
+            column, row, depth = item.pixel
             assert 0 <= column < 256
             assert 0 <= row < 256
             assert 3 < depth < 14
 
 
-def test_objects_are_seen(scenes: list[dict]) -> None:
+def test_objects_are_seen(scenes: list[ObjaWorldScene]) -> None:
     for scene in scenes[::3]:
         together = visible_shares(scene)
-        for item, share in zip(scene["objects"], together, strict=True):
-            (alone,) = visible_shares(scene | {"objects": [item]})
+        for item, share in zip(scene.objects, together, strict=True):
+            (alone,) = visible_shares(replace(scene, objects=(item,)))
             assert share >= max(0.5 * alone, 1e-4)
 
 
-def test_all_kinds_and_all_directions_occur(scenes: list[dict]) -> None:
-    items = [item for scene in scenes for item in scene["objects"]]
-    kinds = Counter(item["shape"].split("-")[0] for item in items)
+def test_all_kinds_and_all_directions_occur(scenes: list[ObjaWorldScene]) -> None:
+    items = [item for scene in scenes for item in scene.objects]
+    kinds = Counter(item.shape.split("-")[0] for item in items)
     assert set(kinds) == set(MODELS)
     assert min(kinds.values()) > 8
-    assert len({item["shape"] for item in items}) > 20
-    quarters = Counter(math.floor(item["rotation"] / (math.pi / 2)) for item in items)
+    assert len({item.shape for item in items}) > 20
+    quarters = Counter(math.floor(item.rotation / (math.pi / 2)) for item in items)
     assert set(quarters) == {-2, -1, 0, 1}
     assert min(quarters.values()) > len(items) / 8
-    assert {len(scene["objects"]) for scene in scenes} == set(range(1, 7))
+    assert {len(scene.objects) for scene in scenes} == set(range(1, 7))
 
 
 def test_the_arguments_alone_decide_a_scene() -> None:
     def draw(
         index: int = 4, split: str = "train", seed: int = 0, environment: str = "park"
-    ) -> dict:
+    ) -> ObjaWorldScene:
         return sample_objaworld_scene(index, split, seed, ObjaWorldOptions(environment))
 
     assert draw() == draw()
     others = (draw(5), draw(split="test"), draw(seed=1), draw(environment="livingroom"))
-    assert all(other["world"] != draw()["world"] for other in others)
+    assert all(other.viewpoints != draw().viewpoints for other in others)
 
 
-def test_scenes_pass_through_json_and_tokens(scenes: list[dict]) -> None:
+def test_scenes_pass_through_json_and_tokens(scenes: list[ObjaWorldScene]) -> None:
     for scene in scenes:
-        assert json.loads(json.dumps(scene)) == scene
-        objects, report = CODEC.read(CODEC.encode(scene["objects"]))
+        assert ObjaWorldScene.from_json(json.loads(json.dumps(scene.to_json())), "") == scene
+        objects, report = CODEC.read(CODEC.encode(scene.to_json()["objects"]))
         assert not report.reasons
-        for item, found in zip(scene["objects"], objects, strict=True):
-            assert found["shape"] == item["shape"].split("-")[0]
-            offset = np.subtract(found["3d_coords"], [*item["3d_coords"], item["rotation"]])
+        for item, found in zip(scene.objects, objects, strict=True):
+            assert found["shape"] == item.shape.split("-")[0]
+            offset = np.subtract(found["3d_coords"], [*item.position, item.rotation])
             assert abs(offset[:3]).max() <= 0.0251
             assert abs(offset[2]) < 1e-9
-            assert abs(offset[3]) <= (0.0251 if abs(item["rotation"]) <= 3 else 0.15)
+            assert abs(offset[3]) <= (0.0251 if abs(item.rotation) <= 3 else 0.15)
 
 
 def test_read_back_scenes_score_as_perfect_against_scene_files(
-    scenes: list[dict], tmp_path: Path
+    scenes: list[ObjaWorldScene], tmp_path: Path
 ) -> None:
     for scene in scenes:
-        folder = tmp_path / f"output-{scene['environment']}-large-10K-6" / "scenes"
-        write_json((folder / scene["image_filename"]).with_suffix(".json"), scene)
+        folder = tmp_path / f"output-{scene.environment}-large-10K-6" / "scenes"
+        write_json((folder / scene.image_filename).with_suffix(".json"), scene.to_json())
     predictions = [
-        {"key": scene_key(scene), "objects": CODEC.read(CODEC.encode(scene["objects"]))[0]}
+        {"key": scene.key, "objects": CODEC.read(CODEC.encode(scene.to_json()["objects"]))[0]}
         for scene in scenes
     ]
     write_json(tmp_path / "predicted.json", {"scenes": predictions})
@@ -139,11 +144,12 @@ def test_options_decide_numbers_and_jitter() -> None:
         min_objects=2, max_objects=2, extent=1.5, camera_jitter=0.0, lamp_jitter=0.0, width=64
     )
     first, second = (sample_objaworld_scene(i, "train", 0, options) for i in range(2))
-    assert first["world"] == second["world"]
-    for item in first["objects"] + second["objects"]:
-        assert max(map(abs, item["3d_coords"][:2])) <= 1.5
-        assert item["pixel_coords"][0] < 64
-    assert len(first["objects"]) == len(second["objects"]) == 2
+    assert first.viewpoints == second.viewpoints
+    for item in first.objects + second.objects:
+        assert max(map(abs, item.position[:2])) <= 1.5
+        assert item.pixel is not None
+        assert item.pixel[0] < 64
+    assert len(first.objects) == len(second.objects) == 2
 
 
 @pytest.mark.parametrize(

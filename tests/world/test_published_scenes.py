@@ -10,7 +10,7 @@ import pytest
 from kyvo.common.files import read_json, write_json
 from kyvo.prepare.tokenization import copy_originals
 from kyvo.scenes import get_schema
-from kyvo.world import SceneOptions, relationships, render, sample_scene
+from kyvo.world import ClevrScene, SceneOptions, find_relationships, render, sample_scene
 from kyvo.world.questions import execute, read_program
 from kyvo.world.render.tracer import visible_shares
 
@@ -75,7 +75,7 @@ def test_it_is_written_as_it_was_read(published: Path, tmp_path: Path) -> None:
 
 def test_sampled_scenes_have_the_same_form() -> None:
     options = SceneOptions(min_objects=2, max_objects=2)
-    sampled = json.loads(json.dumps(sample_scene(7, "val", 0, options)))
+    sampled = json.loads(json.dumps(sample_scene(7, "val", 0, options).to_json()))
     published = json.loads(SCENE)
     assert sampled.pop("world").keys() == {"camera", "lamps"}
     for scene in (sampled, published):
@@ -91,16 +91,26 @@ def test_sampled_scenes_have_the_same_form() -> None:
 
 
 def test_relations_are_those_of_the_file() -> None:
-    scene = json.loads(SCENE)
-    assert relationships(scene["objects"]) == scene["relationships"]
+    scene = ClevrScene.from_json(json.loads(SCENE), "scene")
+    assert find_relationships(scene.objects) == scene.relationships
+
+
+def test_objects_are_written_as_they_were_read() -> None:
+    value = json.loads(SCENE)
+    scene = ClevrScene.from_json(value, "scene")
+    written = json.loads(json.dumps(scene.to_json()))
+    assert json.dumps(written["objects"]) == json.dumps(value["objects"])
+    for key in ("split", "image_index", "image_filename", "relationships"):
+        assert written[key] == value[key]
 
 
 def test_it_is_drawn_and_asked_about(published: Path) -> None:
     """The tracer puts each object where the file says that it is seen."""
-    scene = read_json(published, "scene")
-    picture = render([scene], 320, 480, 1)[0].astype(int)
-    column, row, _ = scene["objects"][0]["pixel_coords"]
-    red, green, blue = picture[row, column]
+    scene = ClevrScene.from_json(read_json(published, "scene"), "scene")
+    image = render([scene], 320, 480, 1)[0].astype(int)
+    assert scene.objects[0].pixel is not None
+    column, row, _ = scene.objects[0].pixel
+    red, green, blue = image[row, column]
     assert green > 1.5 * max(red, blue)
     assert min(visible_shares(scene)) > 0.0026
     program = read_program(

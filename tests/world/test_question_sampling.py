@@ -11,14 +11,15 @@ from question_reader import Reader
 from question_scenes import WORDS, draw_scene, scene_of
 
 from kyvo.common.errors import InputError
+from kyvo.world import ClevrScene
 from kyvo.world.questions import FAMILIES, Question, ask, execute, read_program, sampling
-from kyvo.world.questions.programs import FUNCTIONS, Step, apply, read_facts
+from kyvo.world.questions.programs import FUNCTIONS, Step, apply, facts_of
 from kyvo.world.questions.template import Template
 from kyvo.world.questions.templates import TEMPLATES
 
 NUM_QUESTIONS = 2400
 SETS = {name for name, function in FUNCTIONS.items() if function.gives == "objects"}
-Asked = list[tuple[dict, Question]]
+Asked = list[tuple[ClevrScene, Question]]
 
 
 @pytest.fixture(scope="module")
@@ -56,18 +57,21 @@ def test_every_wording_of_every_template_reads_as_its_program_answers(
     pytest.fail(f"never asked: {list(missing)}")
 
 
+@pytest.mark.slow
 def test_the_reader_agrees_on_any_question(asked: Asked) -> None:
     for scene, question in asked:
         assert Reader(scene).answer(question.text) == question.answer, question.text
 
 
+@pytest.mark.slow
 def test_the_program_gives_the_answer(asked: Asked) -> None:
     for scene, question in asked:
         assert execute(question.program, scene) == question.answer
-        rows = question.as_json()["program"]
+        rows = question.to_json()["program"]
         assert read_program(rows) == question.program
 
 
+@pytest.mark.slow
 def test_english(asked: Asked) -> None:
     for _, question in asked:
         text = question.text
@@ -75,11 +79,11 @@ def test_english(asked: Asked) -> None:
         assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", text), text
 
 
-def outputs_of(program: tuple[Step, ...], scene: dict) -> list[Any]:
+def outputs_of(program: tuple[Step, ...], scene: ClevrScene) -> list[Any]:
     """What every step gives."""
     outputs: list[Any] = []
     for step in program:
-        outputs.append(apply(step, outputs, read_facts(scene)))
+        outputs.append(apply(step, outputs, facts_of(scene)))
     return outputs
 
 
@@ -98,6 +102,7 @@ def less_said(program: tuple[Step, ...], outputs: list[Any], i: int) -> list[set
     return inputs if step.function == "union" and all(inputs) else []
 
 
+@pytest.mark.slow
 def test_every_part_of_a_question_is_needed(asked: Asked) -> None:
     """With less said, what is counted or named would not be the same."""
     for scene, question in asked:
@@ -108,7 +113,7 @@ def test_every_part_of_a_question_is_needed(asked: Asked) -> None:
                 for j in range(i + 1, end + 1):
                     if changed.keys() & set(program[j].inputs):
                         inputs = dict(enumerate(outputs)) | changed
-                        changed[j] = apply(program[j], inputs, read_facts(scene))
+                        changed[j] = apply(program[j], inputs, facts_of(scene))
                 assert changed[end] != outputs[end], question.text
 
 
@@ -120,8 +125,9 @@ def said_of(program: tuple[Step, ...], place: int) -> set[str]:
     return {step.function}.union(*below)
 
 
+@pytest.mark.slow
 def test_no_answer_is_in_the_words(asked: Asked) -> None:
-    """The attribute that is asked for, compared or shared is never said of its owner."""
+    """The attribute that is asked for, compared or shared is never said of its object_index."""
     for _, question in asked:
         program = question.program
         for i, step in enumerate(program):
@@ -135,6 +141,7 @@ def test_no_answer_is_in_the_words(asked: Asked) -> None:
                 assert not filters & said_of(program, consumed(program, i)), question.text
 
 
+@pytest.mark.slow
 def test_named_objects_differ(asked: Asked) -> None:
     for scene, question in asked:
         pairs = zip(question.program, outputs_of(question.program, scene), strict=True)
@@ -153,6 +160,7 @@ def filters(program: tuple[Step, ...], place: int) -> tuple[str, set[tuple[str, 
     return source, words | {(step.function, step.value)}
 
 
+@pytest.mark.slow
 def test_two_groups_are_worth_comparing(asked: Asked) -> None:
     """Neither description implies the other, as "cube" does "red cube", and some group is there."""
     num_seen = 0
@@ -171,6 +179,7 @@ def test_two_groups_are_worth_comparing(asked: Asked) -> None:
     assert num_seen > 200
 
 
+@pytest.mark.slow
 def test_families_are_balanced(asked: Asked) -> None:
     counts = Counter(question.family for _, question in asked)
     assert set(counts) == set(FAMILIES)
@@ -178,6 +187,7 @@ def test_families_are_balanced(asked: Asked) -> None:
     assert max(counts.values()) < 1.7 * min(counts.values())
 
 
+@pytest.mark.slow
 def test_answers_are_balanced(asked: Asked) -> None:
     counts = Counter(question.answer for _, question in asked)
     assert 0.45 < counts["yes"] / (counts["yes"] + counts["no"]) < 0.55
@@ -197,6 +207,7 @@ def test_words_are_balanced(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(0.7 * mean < counts[word] < 1.3 * mean for word in words), counts
 
 
+@pytest.mark.slow
 def test_types_are_balanced(asked: Asked) -> None:
     counts = Counter(FUNCTIONS[question.program[-1].function].gives for _, question in asked)
     shares = {kind: count / len(asked) for kind, count in counts.items()}
@@ -205,7 +216,8 @@ def test_types_are_balanced(asked: Asked) -> None:
     assert all(0.06 < shares[name] < 0.14 for name in WORDS)
 
 
-def test_the_kind_of_question_tells_nothing_about_yes_or_no(
+@pytest.mark.slow
+def test_the_kind_of_question_says_nothing_about_yes_or_no(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not even in small scenes, which have few questions after several steps that say yes."""
@@ -239,10 +251,10 @@ def test_small_scenes_have_questions(count: int) -> None:
         assert Reader(scene).answer(question.text) == question.answer
 
 
-def test_unknown_families_and_scenes_without_questions_are_told() -> None:
+def test_unknown_families_and_scenes_without_questions_are_reported() -> None:
     with pytest.raises(InputError, match=r"four_hop: expected zero_hop"):
         ask(draw_scene(1), Random(0), ["four_hop"])
-    lonely = draw_scene(1)["objects"][:1]
+    lonely = draw_scene(1).objects[:1]
     with pytest.raises(InputError, match=r"no question of two_hop fits its 1 objects"):
         ask(scene_of(lonely), Random(0), ["two_hop"])
 

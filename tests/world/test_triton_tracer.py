@@ -1,29 +1,33 @@
-"""The Triton kernel's pictures against those that PyTorch draws on the CPU."""
+"""The Triton kernel's images against those that PyTorch draws on the CPU."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 
-from kyvo.world import SceneOptions, render, sample_scene
-from kyvo.world.objaworld import ENVIRONMENTS, ObjaWorldOptions, sample_objaworld_scene
-from kyvo.world.objaworld import render as render_objaworld
-from kyvo.world.objaworld.pictures import read_scene
+from kyvo.world import ClevrScene, SceneOptions, render, sample_scene
+from kyvo.world.objaworld import (
+    ENVIRONMENTS,
+    ObjaWorldOptions,
+    ObjaWorldScene,
+    sample_objaworld_scene,
+)
 from kyvo.world.render import tracer
+from kyvo.world.render.description import Renderable
 from kyvo.world.render.rays import Frame
-from kyvo.world.render.scene_batch import SceneReader, build_stage, read_clevr_scene
+from kyvo.world.render.scene_batch import build_scene_batch
 
 pytest.importorskip("triton")
 
-EMPTY: dict[str, Any] = {"objects": []}
+EMPTY = ClevrScene(())
 
 
-def scenes_of(count: int, seed: int = 1) -> list[dict[str, Any]]:
+def scenes_of(count: int, seed: int = 1) -> list[ClevrScene]:
     return [sample_scene(index, "train", seed, SceneOptions()) for index in range(count)]
 
 
-def homes(environment: str, count: int) -> list[dict[str, Any]]:
+def homes(environment: str, count: int) -> list[ObjaWorldScene]:
     options = ObjaWorldOptions(environment=environment)
     return [sample_objaworld_scene(index, "train", 1, options) for index in range(count)]
 
@@ -36,29 +40,25 @@ def assert_same_up_to_rounding(found: np.ndarray, expected: np.ndarray) -> None:
     assert (difference > 1).mean() < 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.interpreted
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(
-    ("scenes", "read"),
-    [
-        ([*scenes_of(2), EMPTY], read_clevr_scene),
-        *((homes(environment, 1), read_scene) for environment in ENVIRONMENTS),
-    ],
+    "scenes",
+    [[*scenes_of(2), EMPTY], *(homes(environment, 1) for environment in ENVIRONMENTS)],
     ids=["clevr", *ENVIRONMENTS],
 )
-def test_the_kernel_interpreted_draws_what_pytorch_draws(
-    scenes: list[dict[str, Any]], read: SceneReader
-) -> None:
-    from kyvo.world.render.triton_tracer import trace_stage
+def test_the_kernel_interpreted_draws_what_pytorch_draws(scenes: Sequence[Renderable]) -> None:
+    from kyvo.world.render.triton_tracer import trace_batch
 
     height, width, samples = 30, 32, 1
     device = torch.device("cpu")
-    stage, frame = build_stage(scenes, device, read), Frame(height, width, samples, 0, device)
-    constants = (tracer.MIRRORS, tracer.MIRROR_TINT, tracer.BRIGHTEST)
-    # One program for a whole picture: the interpreter's time goes by programs.
-    radiance_3GA = trace_stage(stage, frame, *constants, tile=(32, 32))
+    batch, frame = build_scene_batch(scenes, device), Frame(height, width, samples, 0, device)
+    constants = (tracer.MAX_BOUNCES, tracer.TERMINAL_RADIANCE, tracer.RADIANCE_CLAMP)
+    # One program for a whole image: the interpreter's time goes by programs.
+    radiance_3GA = trace_batch(batch, frame, *constants, tile=(32, 32))
     found = tracer._encode_srgb(radiance_3GA).permute(1, 2, 0).numpy()
-    expected = tracer.render(scenes, height, width, samples, read=read)
+    expected = tracer.render(scenes, height, width, samples)
     assert_same_up_to_rounding(found.reshape(expected.shape), expected)
 
 
@@ -74,8 +74,8 @@ def test_clevr_scenes_look_as_on_the_cpu(height: int, width: int, samples: int) 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_objaworld_scenes_look_as_on_the_cpu(environment: str) -> None:
     scenes = homes(environment, 3)
-    found = render_objaworld(scenes, 64, 64, 2, "cuda")
-    assert_same_up_to_rounding(found, render_objaworld(scenes, 64, 64, 2))
+    found = render(scenes, 64, 64, 2, "cuda")
+    assert_same_up_to_rounding(found, render(scenes, 64, 64, 2))
 
 
 @pytest.mark.gpu
@@ -87,7 +87,7 @@ def test_seeds_choose_the_same_noise_as_on_the_cpu() -> None:
 
 
 @pytest.mark.gpu
-def test_pictures_of_one_pixel_and_of_no_scene() -> None:
+def test_images_of_one_pixel_and_of_no_scene() -> None:
     scenes = scenes_of(3)
     found = render(scenes, 1, 1, 5, "cuda").astype(int)
     assert abs(found - render(scenes, 1, 1, 5)).max() <= 1

@@ -46,7 +46,7 @@ def test_projection_agrees_with_angles() -> None:
     assert row == round(200 * (0.5 - 1 / 8 / (half * 0.75) / 2))
 
 
-def test_the_origin_is_the_centre_of_the_picture() -> None:
+def test_the_origin_is_the_centre_of_the_image() -> None:
     assert project(CAMERA, (0, 0, 0), 64, 64)[:2] == (32, 32)
     assert project(CAMERA, (0, 0, 0), 64, 64)[2] == pytest.approx(math.hypot(*CAMERA))
 

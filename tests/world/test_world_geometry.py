@@ -18,7 +18,7 @@ from kyvo.world.render.geometry import (
 
 
 def inside(shape: str, points: np.ndarray) -> np.ndarray:
-    """Whether points (..., 3) lie in a unit shape, straight from its definition."""
+    """Whether points (..., 3) are in a unit shape, straight from its definition."""
     x, y, z = np.moveaxis(points, -1, 0)
     rim = (np.hypot(x, y) - 0.95).clip(0)
     return {
@@ -85,9 +85,9 @@ def test_spans_of_known_rays() -> None:
 def test_a_ray_may_pass_between_a_sharp_edge_and_the_round_one() -> None:
     # Along x + z = 1.96: the cube ends at 1.8 + 0.1 sqrt(2), the cylinder at 1.9 + 0.05 sqrt(2).
     ray = columns((3.0, 0.0, -1.04)), columns((-math.sqrt(0.5), 0.0, math.sqrt(0.5)))
-    for shape, met in (("cube", False), ("cylinder", True)):
+    for shape, hit in (("cube", False), ("cylinder", True)):
         entry, exit_ = SPANS[shape](*ray)
-        assert (entry < exit_).item() == met
+        assert (entry < exit_).item() == hit
 
 
 def test_normals_point_away_from_the_surface_and_edges_are_round() -> None:

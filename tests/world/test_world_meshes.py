@@ -1,4 +1,4 @@
-"""Meshes of the solids and of the ground against their definitions."""
+"""Meshes of the primitives and of the ground against their definitions."""
 
 import math
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kyvo.world.constants import SHAPES
-from kyvo.world.render.meshes import Mesh, ground_mesh, solid_mesh, write_ply
+from kyvo.world.render.meshes import Mesh, ground_mesh, primitive_mesh, write_ply
 
 VOLUMES = {
     "sphere": 4 / 3 * math.pi,
@@ -25,8 +25,8 @@ def corners_of(mesh: Mesh) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_solid_is_closed_and_has_the_volume_of_its_shape(shape: str) -> None:
-    first, second, third = np.moveaxis(corners_of(solid_mesh(shape)), 1, 0)
+def test_a_primitive_is_closed_and_has_the_volume_of_its_shape(shape: str) -> None:
+    first, second, third = np.moveaxis(corners_of(primitive_mesh(shape)), 1, 0)
     volume = (first * np.cross(second, third)).sum() / 6
     assert volume == pytest.approx(VOLUMES[shape], rel=3e-3)
     directed_area = np.cross(second - first, third - first).sum(0)
@@ -35,7 +35,7 @@ def test_a_solid_is_closed_and_has_the_volume_of_its_shape(shape: str) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_normals_are_units_and_agree_with_the_triangles(shape: str) -> None:
-    mesh = solid_mesh(shape)
+    mesh = primitive_mesh(shape)
     assert mesh.normals_V3 is not None
     assert np.linalg.norm(mesh.normals_V3, axis=1) == pytest.approx(1)
     first, second, third = np.moveaxis(corners_of(mesh), 1, 0)
@@ -56,7 +56,7 @@ def test_the_ground_lies_on_its_curve() -> None:
 
 
 def test_a_file_holds_the_mesh(tmp_path: Path) -> None:
-    mesh = solid_mesh("cube")
+    mesh = primitive_mesh("cube")
     write_ply(mesh, tmp_path / "cube.ply")
     header, body = (tmp_path / "cube.ply").read_text().split("end_header\n")
     num_vertices, num_faces = len(mesh.vertices_V3), len(mesh.faces_F3)

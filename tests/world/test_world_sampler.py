@@ -1,7 +1,6 @@
 """Sampled scenes against an independent reading of CLEVR's rules."""
 
 import itertools
-import json
 import math
 
 import numpy as np
@@ -10,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kyvo.common.errors import InputError
-from kyvo.world import COLORS, MATERIALS, SHAPES, SIZES, SceneOptions, sample_scene
+from kyvo.world import (
+    COLORS,
+    MATERIALS,
+    SHAPES,
+    SIZES,
+    ClevrObject,
+    ClevrScene,
+    SceneOptions,
+    sample_scene,
+)
 from kyvo.world.clevr.placement import Footprint, footprints_touch
 from kyvo.world.render.tracer import visible_shares
 
@@ -19,7 +27,7 @@ FEW = SceneOptions(min_objects=2, max_objects=6)
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[dict]:
+def scenes() -> list[ClevrScene]:
     return [sample_scene(index, "train", 3, FEW) for index in range(100)]
 
 
@@ -42,16 +50,16 @@ def covers(footprint: Footprint, points: np.ndarray) -> bool:
     return bool((reach <= footprint.radius).any())
 
 
-def footprint_of(item: dict) -> Footprint:
-    x, y, radius = item["3d_coords"]
-    return Footprint(x, y, radius, item["shape"] == "cube", item["rotation"])
+def footprint_of(item: ClevrObject) -> Footprint:
+    x, y, radius = item.position
+    return Footprint(x, y, radius, item.shape == "cube", item.rotation)
 
 
-def test_placement_rules_hold(scenes: list[dict]) -> None:
+def test_placement_rules_hold(scenes: list[ClevrScene]) -> None:
     for scene in scenes:
-        for one, other in itertools.combinations(scene["objects"], 2):
-            offset = np.subtract(one["3d_coords"], other["3d_coords"])[:2]
-            gap = np.linalg.norm(offset) - SIZES[one["size"]] - SIZES[other["size"]]
+        for one, other in itertools.combinations(scene.objects, 2):
+            offset = np.subtract(one.position, other.position)[:2]
+            gap = np.linalg.norm(offset) - SIZES[one.size] - SIZES[other.size]
             assert gap >= 0.25
             assert abs(offset @ RIGHT) > 0.3999
             assert abs(offset @ BEHIND) > 0.3999
@@ -60,64 +68,64 @@ def test_placement_rules_hold(scenes: list[dict]) -> None:
             assert not covers(second, outline(first))
 
 
-def test_objects_have_known_words_and_stand_on_the_ground(scenes: list[dict]) -> None:
-    counts = [len(scene["objects"]) for scene in scenes]
+def test_objects_have_known_words_and_stand_on_the_ground(scenes: list[ClevrScene]) -> None:
+    counts = [len(scene.objects) for scene in scenes]
     assert set(counts) == {2, 3, 4, 5, 6}
-    items = [item for scene in scenes for item in scene["objects"]]
+    items = [item for scene in scenes for item in scene.objects]
     for item in items:
-        assert item["3d_coords"][2] == SIZES[item["size"]]
-        assert max(map(abs, item["3d_coords"][:2])) <= 3
-        assert 0 <= item["rotation"] <= 360
-        column, row, depth = item["pixel_coords"]
+        assert item.position[2] == SIZES[item.size]
+        assert max(map(abs, item.position[:2])) <= 3
+        assert 0 <= item.rotation <= 360
+        assert item.pixel is not None
+        column, row, depth = item.pixel
         assert 0 <= column < 256
         assert 0 <= row < 256
         assert 4 < depth < 18
     for field, words in zip(
         ("size", "color", "material", "shape"), (SIZES, COLORS, MATERIALS, SHAPES), strict=True
     ):
-        assert {item[field] for item in items} == set(words)
+        assert {item.words[field] for item in items} == set(words)
 
 
-def test_camera_and_lamps_stay_within_their_jitter(scenes: list[dict]) -> None:
-    cameras = np.array([scene["world"]["camera"] for scene in scenes])
+def test_camera_and_lights_stay_within_their_jitter(scenes: list[ClevrScene]) -> None:
+    cameras = np.array([scene.viewpoints.camera for scene in scenes])
     offsets = cameras - (7.48113, -6.50764, 5.34367)
     assert 0.45 < abs(offsets).max() <= 0.50001
-    keys = np.array([scene["world"]["lamps"]["key"] for scene in scenes])
+    keys = np.array([scene.viewpoints.lights[0] for scene in scenes])
     assert 0.9 < abs(keys - (6.44671, -2.90517, 4.2584)).max() <= 1.00001
 
 
-def test_every_object_is_visible_enough(scenes: list[dict]) -> None:
+def test_every_object_is_visible_enough(scenes: list[ClevrScene]) -> None:
     assert min(min(visible_shares(scene)) for scene in scenes[:30]) >= 0.0026
 
 
-def test_relationships_agree_with_a_naive_reading(scenes: list[dict]) -> None:
+def test_relationships_agree_with_a_naive_reading(scenes: list[ClevrScene]) -> None:
     for scene in scenes[:30]:
-        for name, lists in scene["relationships"].items():
-            direction = scene["directions"][name]
-            for i, one in enumerate(scene["objects"]):
+        written = scene.to_json()
+        for name, lists in written["relationships"].items():
+            direction = written["directions"][name]
+            for i, one in enumerate(scene.objects):
                 expected = [
                     j
-                    for j, other in enumerate(scene["objects"])
-                    if j != i
-                    and np.dot(np.subtract(other["3d_coords"], one["3d_coords"]), direction) > 0.2
+                    for j, other in enumerate(scene.objects)
+                    if j != i and np.dot(np.subtract(other.position, one.position), direction) > 0.2
                 ]
-                assert lists[i] == expected
-        left, right = scene["relationships"]["left"], scene["relationships"]["right"]
+                assert [*lists[i]] == expected
+        left, right = (written["relationships"][name] for name in ("left", "right"))
         assert all(j in right[i] for j, row in enumerate(left) for i in row)
 
 
 def test_a_scene_depends_on_its_number_alone() -> None:
-    alone = json.dumps(sample_scene(7, "val", 1, FEW))
+    alone = sample_scene(7, "val", 1, FEW)
     sample_scene(6, "val", 1, FEW)
-    assert json.dumps(sample_scene(7, "val", 1, FEW)) == alone
+    assert sample_scene(7, "val", 1, FEW) == alone
     others = [sample_scene(8, "val", 1, FEW), sample_scene(7, "val", 2, FEW)]
     others.append(sample_scene(7, "test", 1, FEW))
-    coordinates = {scene["objects"][0]["3d_coords"][0] for scene in others}
-    assert len(coordinates | {json.loads(alone)["objects"][0]["3d_coords"][0]}) == 4
+    assert len({scene.objects[0].position for scene in [*others, alone]}) == 4
 
 
 def test_names_are_clevrs() -> None:
-    scene = sample_scene(12, "val", 0, FEW)
+    scene = sample_scene(12, "val", 0, FEW).to_json()
     assert scene["image_filename"] == "CLEVR_val_000012.png"
     assert (scene["split"], scene["image_index"]) == ("val", 12)
     assert set(scene["directions"]) == {"left", "right", "front", "behind", "above", "below"}

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from kyvo.common.errors import InputError
-from kyvo.world import SceneOptions, render, sample_scene
+from kyvo.world import ClevrScene, SceneOptions, render, sample_scene
 from kyvo.world.tasks import TASKS, scene_options
 from kyvo.world.writer import WorldOptions, parse_splits, write_world
 
@@ -31,6 +31,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_bytes_do_not_depend_on_workers_and_batches(tmp_path: Path) -> None:
     splits = {"train": 5, "test": 2}
     for name, workers, batch_size in (("a", 0, 1), ("b", 0, 4), ("c", 2, 3)):
@@ -40,6 +41,7 @@ def test_bytes_do_not_depend_on_workers_and_batches(tmp_path: Path) -> None:
     assert len(first) == 1 + 2 * 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["instructions", "questions", "objaworld"])
 def test_other_tasks_too_are_the_same_however_they_are_made(tmp_path: Path, task: str) -> None:
     scenes = scene_options(task, min_objects=3, max_objects=5, height=16, width=16)
@@ -57,13 +59,14 @@ def test_other_tasks_too_are_the_same_however_they_are_made(tmp_path: Path, task
     assert contents(tmp_path / "a") == first
 
 
-def test_files_hold_the_scene_and_its_picture(tmp_path: Path) -> None:
+def test_files_hold_the_scene_and_its_image(tmp_path: Path) -> None:
     write_world(tmp_path, {"val": 2}, OPTIONS)
     scene = json.loads((tmp_path / "val/scenes/CLEVR_val_000001.json").read_text())
     sampled = sample_scene(1, "val", 4, SCENES)
-    assert scene == json.loads(json.dumps(sampled))
-    picture = np.asarray(Image.open(tmp_path / "val/images/CLEVR_val_000001.png"))
-    assert (picture == render([scene], 16, 16, 1, seed=4)[0]).all()
+    assert scene == json.loads(json.dumps(sampled.to_json()))
+    assert ClevrScene.from_json(scene, "scene") == sampled
+    image = np.asarray(Image.open(tmp_path / "val/images/CLEVR_val_000001.png"))
+    assert (image == render([sampled], 16, 16, 1, seed=4)[0]).all()
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -99,6 +102,7 @@ def test_a_first_run_that_failed_leaves_the_folder_to_other_options(tmp_path: Pa
     assert write_world(tmp_path, {"train": 1}, OPTIONS).num_made == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks into /proc")
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     splits = ("--splits", "train:3000", "--image-size", "16", "--workers", "2")

@@ -1,1 +1,1 @@
-"""What a CLEVR-style scene is: its objects, where they may stand, and what the picture shows."""
+"""What a CLEVR-style scene is: its objects, where they may be, and what the image shows."""

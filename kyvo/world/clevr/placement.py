@@ -1,4 +1,4 @@
-"""Which objects may stand side by side: CLEVR's distance rules, and footprints that don't touch.
+"""Which objects may be side by side: CLEVR's distance rules, and footprints that don't touch.
 
 All lengths are metres on the ground plane, angles radians.
 """
@@ -20,7 +20,7 @@ class Footprint:
     rotation: float
 
 
-def may_stand(new: Footprint, old: Footprint, min_distance: float, margin: float) -> bool:
+def may_be_placed(new: Footprint, old: Footprint, min_distance: float, margin: float) -> bool:
     """Whether CLEVR's rules allow both.
 
     Their radii leave a gap of ``min_distance``; seen along right and along behind they are at

@@ -5,24 +5,31 @@ The kinds are those of the paper. Lengths are metres on the ground, angles degre
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from random import Random
 from typing import Any
 
 from kyvo.common.errors import InputError
 from kyvo.world.camera import DIRECTIONS
-from kyvo.world.clevr.placement import Footprint, may_stand
+from kyvo.world.clevr.placement import may_be_placed
 from kyvo.world.clevr.sampler import (
     MAX_TRIES,
-    RELATIONS,
     SceneOptions,
-    describe,
+    complete_scene,
     sample_scene,
     shows_all,
 )
+from kyvo.world.clevr.scene import (
+    ATTRIBUTES,
+    INSERTED_KEYS,
+    RELATIONS,
+    ClevrObject,
+    ClevrScene,
+)
 from kyvo.world.constants import SIZES
 from kyvo.world.instructions import wordings
-from kyvo.world.instructions.references import ATTRIBUTES, Reference, draw_plain, draw_related
+from kyvo.world.instructions.references import Reference, draw_plain, draw_related
+from kyvo.world.json_values import Vector
 
 MAX_DRAFTS = 10
 """Edits of a scene that are tried before it is said to offer none."""
@@ -37,34 +44,25 @@ HEADING_ANGLES = {1: (-4.5, 4.5), 2: (25.0, 65.0)}
 The longest move in one direction drifts sideways by less than RELATION_GAP, in which CLEVR sees
 neither left nor right; the shortest in two goes 0.33 along each.
 """
-INSERTION_REACH = (0.0, 2.5)
+INSERTION_DISTANCES = (0.0, 2.5)
 """Distance of a new object from its anchor; the rules of placement keep it from touching."""
 INSERTION_ANGLES = (-35.0, 35.0)
-"""Angle between the direction that is named and the one in which a new object stands."""
+"""Angle between the direction that is named and the one in which a new object is."""
 
 
 @dataclass(frozen=True)
-class Edit:
-    """A pair of scenes and the words between them.
+class Change:
+    """What an edit does, by the keys of an instruction's file.
 
     Attributes:
-        kind: one of KINDS.
-        source: a scene as ``sample_scene`` gives it.
-        target: the same with one object changed, moved, gone, or added as the last; camera, lamps,
-            number and file name are the source's.
-        instruction: an English sentence without a full stop.
         index: of the edited object in the source; of a new one in the target.
         attribute: what changes in its appearance, or None.
         value: the new word of ``attribute``, or None.
         directions: where it moves: one or two of left, right, front, behind.
-        relation: where it stands as seen from ``anchor``: what names it, or where it is put.
+        relation: where it is as seen from ``anchor``: what names it, or where it is put.
         anchor: index of the object that it is related to, or None.
     """
 
-    kind: str
-    source: dict[str, Any]
-    target: dict[str, Any]
-    instruction: str
     index: int
     attribute: str | None = None
     value: str | None = None
@@ -74,28 +72,52 @@ class Edit:
 
 
 @dataclass(frozen=True)
-class _Draft:
-    """The objects of a target scene and the fields of its Edit."""
+class Edit:
+    """A pair of scenes and the words between them.
 
-    objects: list[dict[str, Any]]
+    Attributes:
+        kind: one of KINDS.
+        source: a scene as ``sample_scene`` gives it.
+        target: the same with one object changed, moved, gone, or added as the last; camera, lights,
+            number and file name are the source's.
+        instruction: an English sentence without a full stop.
+        change: what is different in the target.
+    """
+
+    kind: str
+    source: ClevrScene
+    target: ClevrScene
     instruction: str
-    done: dict[str, Any]
+    change: Change
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the file of the instruction, which leaves out the scenes."""
+        return {"kind": self.kind, "instruction": self.instruction, **asdict(self.change)}
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """The objects of a target scene, and what is said of them."""
+
+    objects: tuple[ClevrObject, ...]
+    instruction: str
+    change: Change
 
 
 @dataclass(frozen=True)
 class _Sector:
-    """Places around a start: so far away, at such an angle from ``ahead`` towards ``aside``."""
+    """Places around a start: so far away, at such an angle from ``ahead`` towards ``sideways``."""
 
     ahead: str
-    aside: str
+    sideways: str
     lengths: tuple[float, float]
     angles: tuple[float, float]
 
     def draw(self, random: Random, start: Sequence[float]) -> tuple[float, float]:
         length, angle = random.uniform(*self.lengths), math.radians(random.uniform(*self.angles))
-        ahead, aside = length * math.cos(angle), length * math.sin(angle)
-        axes = zip(start, DIRECTIONS[self.ahead], DIRECTIONS[self.aside], strict=True)
-        x, y, _ = (here + ahead * one + aside * other for here, one, other in axes)
+        ahead, sideways = length * math.cos(angle), length * math.sin(angle)
+        axes = zip(start, DIRECTIONS[self.ahead], DIRECTIONS[self.sideways], strict=True)
+        x, y, _ = (here + ahead * one + sideways * other for here, one, other in axes)
         return x, y
 
 
@@ -120,9 +142,7 @@ def sample_edit(index: int, split: str, kind: str, seed: int, options: SceneOpti
     )
 
 
-def edit_scene(
-    scene: dict[str, Any], kind: str, random: Random, options: SceneOptions
-) -> Edit | None:
+def edit_scene(scene: ClevrScene, kind: str, random: Random, options: SceneOptions) -> Edit | None:
     """Return an edit of ``scene``, or None if it offers none of this kind.
 
     The phrase for an object fits no other object of the source. The target obeys the rules of
@@ -143,93 +163,95 @@ def edit_scene(
     for _ in range(MAX_DRAFTS):
         reference = draw_reference(random, scene)
         draft = reference and draft_edit(random, scene, reference, options)
-        if draft and shows_all({"objects": draft.objects, "world": scene["world"]}, options):
-            parts = {"objects": draft.objects, "world": scene["world"]}
-            target = describe(scene["image_index"], scene["split"], parts, options)
-            return Edit(kind, scene, target, draft.instruction, **draft.done)
+        if draft and shows_all(ClevrScene(draft.objects, scene.viewpoints), options):
+            target = complete_scene(
+                scene.image_index, scene.split, draft.objects, scene.viewpoints, options
+            )
+            return Edit(kind, scene, target, draft.instruction, draft.change)
     return None
 
 
 def _restyle(
-    random: Random, scene: dict[str, Any], reference: Reference, options: SceneOptions
+    random: Random, scene: ClevrScene, reference: Reference, options: SceneOptions
 ) -> _Draft | None:
     """Give an object another size, color, material or shape."""
-    objects, index = scene["objects"], reference.index
+    objects, index = scene.objects, reference.index
     item, others = objects[index], _without(objects, index)
     values = {name: words for name in ATTRIBUTES if (words := _other_words(options, name, item))}
     if not values:
         return None
     attribute = random.choice(list(values))
     value = random.choice(values[attribute])
-    changed = item | {attribute: value}
-    changed["3d_coords"] = [*item["3d_coords"][:2], SIZES[changed["size"]]]
-    if not _may_stand(changed, others, options):
+    changed = item.with_word(attribute, value)
+    if not _is_free(changed, others, options):
         return None
     one = wordings.refer(random, objects, reference)
     instruction = wordings.word(random, wordings.APPEARANCE[attribute], one=one, value=value)
-    target = [*objects[:index], changed, *objects[index + 1 :]]
-    done = {"index": index, "attribute": attribute, "value": value}
-    return _Draft(target, instruction, done | _relation(reference))
+    target = (*objects[:index], changed, *objects[index + 1 :])
+    change = Change(index, attribute, value, (), reference.relation, _anchor(reference))
+    return _Draft(target, instruction, change)
 
 
 def _insert(
-    random: Random, scene: dict[str, Any], reference: Reference, options: SceneOptions
+    random: Random, scene: ClevrScene, reference: Reference, options: SceneOptions
 ) -> _Draft | None:
     """Put a new object somewhere around the one that ``reference`` names."""
-    objects = scene["objects"]
+    objects = scene.objects
     if len(objects) >= options.max_objects:
         return None
     relation = random.choice(RELATIONS)
     words = {name: random.choice(_words(options, name)) for name in ATTRIBUTES}
-    new = words | {"rotation": random.uniform(0.0, 360.0)}
-    sector = _Sector(relation, _across(relation), INSERTION_REACH, INSERTION_ANGLES)
-    start = objects[reference.index]["3d_coords"]
+    rotation = random.uniform(0.0, 360.0)
+    start = objects[reference.index].position
+    size, color, material, shape = words.values()
+    new = ClevrObject(size, color, material, shape, start, rotation, keys=INSERTED_KEYS)
+    sector = _Sector(relation, _across(relation), INSERTION_DISTANCES, INSERTION_ANGLES)
     placed = _place(random, new, start, sector, objects, options)
     if placed is None:
         return None
     place = wordings.locate(random, objects, relation, reference)
     instruction = wordings.word(
-        random, wordings.INSERTION, new=wordings.describe_item(random, new), place=place
+        random, wordings.INSERTION, new=wordings.describe_words(random, words), place=place
     )
-    done = {"index": len(objects), "relation": relation, "anchor": reference.index}
-    return _Draft([*objects, placed], instruction, done)
+    change = Change(len(objects), relation=relation, anchor=reference.index)
+    return _Draft((*objects, placed), instruction, change)
 
 
 def _move(
-    random: Random, scene: dict[str, Any], reference: Reference, options: SceneOptions
+    random: Random, scene: ClevrScene, reference: Reference, options: SceneOptions
 ) -> _Draft | None:
     """Move an object in one direction, or in two."""
-    objects, index = scene["objects"], reference.index
+    objects, index = scene.objects, reference.index
     item = objects[index]
     pair = (random.choice(("left", "right")), random.choice(("front", "behind")))
-    ahead, aside = random.sample(pair, 2)
-    directions = (ahead, aside)[: random.choice(list(HEADING_ANGLES))]
-    sector = _Sector(ahead, aside, MOVES, HEADING_ANGLES[len(directions)])
+    ahead, sideways = random.sample(pair, 2)
+    directions = (ahead, sideways)[: random.choice(list(HEADING_ANGLES))]
+    sector = _Sector(ahead, sideways, MOVES, HEADING_ANGLES[len(directions)])
     others = _without(objects, index)
-    moved = _place(random, item, item["3d_coords"], sector, others, options)
+    moved = _place(random, item, item.position, sector, others, options)
     if moved is None:
         return None
     one = wordings.refer(random, objects, reference)
     heading = wordings.head(random, directions)
     instruction = wordings.word(random, wordings.MOVING, one=one, heading=heading)
-    target = [*objects[:index], moved, *objects[index + 1 :]]
-    return _Draft(target, instruction, {"index": index, "directions": directions})
+    target = (*objects[:index], moved, *objects[index + 1 :])
+    return _Draft(target, instruction, Change(index, directions=directions))
 
 
 def _remove(
-    random: Random, scene: dict[str, Any], reference: Reference, options: SceneOptions
+    random: Random, scene: ClevrScene, reference: Reference, options: SceneOptions
 ) -> _Draft:
     """Take an object away."""
-    objects = scene["objects"]
+    objects, index = scene.objects, reference.index
     one = wordings.refer(random, objects, reference)
     instruction = wordings.word(random, wordings.REMOVAL, one=one)
-    done = {"index": reference.index} | _relation(reference)
-    return _Draft(_without(objects, reference.index), instruction, done)
+    change = Change(index, relation=reference.relation, anchor=_anchor(reference))
+    return _Draft(_without(objects, index), instruction, change)
 
 
 _Drafter = tuple[
-    Callable[[Random, dict[str, Any]], Reference | None],
-    Callable[[Random, dict[str, Any], Reference, SceneOptions], _Draft | None],
+    Callable[[Random, ClevrScene], Reference | None],
+    Callable[[Random, ClevrScene, Reference, SceneOptions], _Draft | None],
 ]
 _DRAFTERS: dict[str, _Drafter] = {
     "appearance_no_relation": (draw_plain, _restyle),
@@ -242,22 +264,21 @@ KINDS = tuple(_DRAFTERS)
 """The kinds of edits, named as in the released files."""
 
 
-def _relation(reference: Reference) -> dict[str, Any]:
-    """Return the fields of an Edit that tell how its object is named."""
-    anchor = reference.anchor
-    return {"relation": reference.relation, "anchor": anchor and anchor.index}
+def _anchor(reference: Reference) -> int | None:
+    """Return the index of the object through which the reference names its own."""
+    return None if reference.anchor is None else reference.anchor.index
 
 
-def _without(objects: Sequence[dict[str, Any]], index: int) -> list[dict[str, Any]]:
-    return [*objects[:index], *objects[index + 1 :]]
+def _without(objects: tuple[ClevrObject, ...], index: int) -> tuple[ClevrObject, ...]:
+    return (*objects[:index], *objects[index + 1 :])
 
 
 def _words(options: SceneOptions, attribute: str) -> tuple[str, ...]:
     return getattr(options, f"{attribute}s")
 
 
-def _other_words(options: SceneOptions, attribute: str, item: dict[str, Any]) -> list[str]:
-    return [word for word in _words(options, attribute) if word != item[attribute]]
+def _other_words(options: SceneOptions, attribute: str, item: ClevrObject) -> list[str]:
+    return [word for word in _words(options, attribute) if word != item.words[attribute]]
 
 
 def _across(direction: str) -> str:
@@ -266,32 +287,25 @@ def _across(direction: str) -> str:
 
 def _place(
     random: Random,
-    item: dict[str, Any],
-    start: Sequence[float],
+    item: ClevrObject,
+    start: Vector,
     sector: _Sector,
-    others: Sequence[dict[str, Any]],
+    others: Sequence[ClevrObject],
     options: SceneOptions,
-) -> dict[str, Any] | None:
-    """Return the object at a free place of the sector around ``start``, or None if none is met."""
+) -> ClevrObject | None:
+    """Return the object at a free place of the sector around ``start``; None if none is found."""
     for _ in range(MAX_TRIES):
-        coordinates = [*sector.draw(random, start), SIZES[item["size"]]]
-        placed = item | {"3d_coords": coordinates}
-        if _may_stand(placed, others, options):
+        x, y = sector.draw(random, start)
+        placed = replace(item, position=(x, y, SIZES[item.size]))
+        if _is_free(placed, others, options):
             return placed
     return None
 
 
-def _may_stand(
-    item: dict[str, Any], others: Sequence[dict[str, Any]], options: SceneOptions
-) -> bool:
-    """Whether an object stands within the extent and keeps CLEVR's distances to the others."""
-    place = _footprint(item)
+def _is_free(item: ClevrObject, others: Sequence[ClevrObject], options: SceneOptions) -> bool:
+    """Whether an object is within the extent and keeps CLEVR's distances to the others."""
+    place = item.footprint
     return max(abs(place.x), abs(place.y)) <= options.extent and all(
-        may_stand(place, _footprint(other), options.min_distance, options.margin)
+        may_be_placed(place, other.footprint, options.min_distance, options.margin)
         for other in others
     )
-
-
-def _footprint(item: dict[str, Any]) -> Footprint:
-    x, y, _ = item["3d_coords"]
-    return Footprint(x, y, SIZES[item["size"]], item["shape"] == "cube", item["rotation"])

@@ -1,23 +1,21 @@
 """Referring expressions: descriptions that fit exactly one object of a scene.
 
 An object is named by some of its attributes ("the small cube"), or by attributes that fit several
-and where it stands relative to another one ("the cube left of the gray sphere"). Left, right, in
-front and behind mean what ``scene["relationships"]`` says.
+and where it is relative to another one ("the cube left of the gray sphere"). Left, right, in
+front and behind mean what the scene's relationships say.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
-from typing import Any
 
-from kyvo.world.clevr.sampler import RELATIONS
+from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS, ClevrObject, ClevrScene, Relationships
 
-ATTRIBUTES = ("size", "color", "material", "shape")
-"""In the order in which English puts them."""
 SUBSETS = tuple(
     subset for count in range(len(ATTRIBUTES) + 1) for subset in combinations(ATTRIBUTES, count)
 )
+"""All sets of attributes that a description may give."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +24,8 @@ class Reference:
 
     Attributes:
         index: of the object.
-        attributes: those that the words give; none stands for "the object".
-        relation: where the object stands as seen from ``anchor``; a name of RELATIONS.
+        attributes: those that the words give; none means "the object".
+        relation: where the object is as seen from ``anchor``; a name of RELATIONS.
         anchor: another object, named by its own attributes; None if there is no relation.
     """
 
@@ -37,22 +35,25 @@ class Reference:
     anchor: "Reference | None" = None
 
 
-def draw_plain(random: Random, scene: dict[str, Any]) -> Reference | None:
+def draw_plain(random: Random, scene: ClevrScene) -> Reference | None:
     """Return an object that its own attributes name, any number of them; None if none has any."""
-    objects = scene["objects"]
+    objects = scene.objects
     for index in random.sample(range(len(objects)), len(objects)):
         if subsets := _naming(objects, index):
             return Reference(index, _any_length(random, subsets))
     return None
 
 
-def draw_related(random: Random, scene: dict[str, Any]) -> Reference | None:
+def draw_related(random: Random, scene: ClevrScene) -> Reference | None:
     """Return an object that attributes name only together with a relation; None if none has any."""
-    objects = scene["objects"]
+    objects, relationships = scene.objects, scene.relationships
+    assert relationships is not None, "a scene to refer to has its relationships"
     naming = [_naming(objects, index) for index in range(len(objects))]
     anchors = [index for index, subsets in enumerate(naming) if subsets]
     for index in random.sample(range(len(objects)), len(objects)):
-        ways = {subset: _relations(scene, index, subset, anchors) for subset in SUBSETS}
+        ways = {
+            subset: _relations(objects, relationships, index, subset, anchors) for subset in SUBSETS
+        }
         if subsets := [subset for subset, found in ways.items() if found]:
             subset = _any_length(random, subsets)
             relation, anchor = random.choice(ways[subset])
@@ -61,33 +62,37 @@ def draw_related(random: Random, scene: dict[str, Any]) -> Reference | None:
     return None
 
 
-def _alike(objects: Sequence[dict[str, Any]], index: int, attributes: tuple[str, ...]) -> set[int]:
+def _alike(objects: Sequence[ClevrObject], index: int, attributes: tuple[str, ...]) -> set[int]:
     """Return every object that shares these attributes with the object ``index``."""
-    item = objects[index]
+    words = objects[index].words
     return {
         j
         for j, other in enumerate(objects)
-        if all(other[name] == item[name] for name in attributes)
+        if all(other.words[name] == words[name] for name in attributes)
     }
 
 
-def _naming(objects: Sequence[dict[str, Any]], index: int) -> list[tuple[str, ...]]:
+def _naming(objects: Sequence[ClevrObject], index: int) -> list[tuple[str, ...]]:
     """Return the sets of attributes that no other object shares."""
     return [subset for subset in SUBSETS if len(_alike(objects, index, subset)) == 1]
 
 
 def _relations(
-    scene: dict[str, Any], index: int, attributes: tuple[str, ...], anchors: Sequence[int]
+    objects: Sequence[ClevrObject],
+    relationships: Relationships,
+    index: int,
+    attributes: tuple[str, ...],
+    anchors: Sequence[int],
 ) -> list[tuple[str, int]]:
     """Return each relation and anchor that single out the object among those alike."""
-    alike = _alike(scene["objects"], index, attributes)
+    alike = _alike(objects, index, attributes)
     if len(alike) == 1:
         return []
     return [
         (relation, anchor)
         for relation in RELATIONS
         for anchor in anchors
-        if alike.intersection(scene["relationships"][relation][anchor]) == {index}
+        if alike.intersection(relationships[relation][anchor]) == {index}
     ]
 
 

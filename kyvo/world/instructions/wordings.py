@@ -4,11 +4,11 @@ In the templates {one} is the phrase of an existing object, {new} the words of a
 word of an attribute, {place} a relation with its anchor, {heading} where something moves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from random import Random
-from typing import Any
 
-from kyvo.world.instructions.references import ATTRIBUTES, Reference
+from kyvo.world.clevr.scene import ATTRIBUTES, ClevrObject
+from kyvo.world.instructions.references import Reference
 
 APPEARANCE = {
     "size": (
@@ -159,28 +159,26 @@ def word(random: Random, templates: Sequence[str], **phrases: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def refer(random: Random, objects: Sequence[dict[str, Any]], reference: Reference) -> str:
+def refer(random: Random, objects: Sequence[ClevrObject], reference: Reference) -> str:
     """Return words for an object, such as "the cube that is left of the gray sphere"."""
-    words = f"the {describe_item(random, objects[reference.index], reference.attributes)}"
+    words = f"the {describe_words(random, objects[reference.index].words, reference.attributes)}"
     if reference.relation is None or reference.anchor is None:
         return words
     place = locate(random, objects, reference.relation, reference.anchor)
     return f"{words} {random.choice(LINKS)}{place}"
 
 
-def locate(
-    random: Random, objects: Sequence[dict[str, Any]], relation: str, anchor: Reference
-) -> str:
+def locate(random: Random, objects: Sequence[ClevrObject], relation: str, anchor: Reference) -> str:
     """Return words for a place, such as "in front of the gray sphere"."""
     return f"{random.choice(PLACES[relation])} {refer(random, objects, anchor)}"
 
 
-def describe_item(
-    random: Random, item: dict[str, Any], attributes: Sequence[str] = ATTRIBUTES
+def describe_words(
+    random: Random, words: Mapping[str, str], attributes: Collection[str] = tuple(ATTRIBUTES)
 ) -> str:
-    """Return words for an object's attributes, such as "small rubber thing"."""
-    words = [item[name] for name in attributes]
-    return " ".join(words if "shape" in attributes else [*words, random.choice(NOUNS)])
+    """Return words for some attributes of an object, such as "small rubber thing"."""
+    said = [words[name] for name in attributes]
+    return " ".join(said if "shape" in attributes else [*said, random.choice(NOUNS)])
 
 
 def head(random: Random, directions: Sequence[str]) -> str:

@@ -2,21 +2,19 @@
 
 from kyvo.world.objaworld.environments import ENVIRONMENTS
 from kyvo.world.objaworld.models import MODELS
-from kyvo.world.objaworld.pictures import render, visible_shares
 from kyvo.world.objaworld.sampler import (
     ObjaWorldOptions,
     image_filename,
     sample_objaworld_scene,
-    scene_key,
 )
+from kyvo.world.objaworld.scene import ObjaWorldObject, ObjaWorldScene
 
 __all__ = [
     "ENVIRONMENTS",
     "MODELS",
+    "ObjaWorldObject",
     "ObjaWorldOptions",
+    "ObjaWorldScene",
     "image_filename",
-    "render",
     "sample_objaworld_scene",
-    "scene_key",
-    "visible_shares",
 ]

@@ -1,32 +1,33 @@
-"""The places of the ObjaWorld-like world: which objects stand there, and what is around them."""
+"""The places of the ObjaWorld-like world: which objects are there, and what is around them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from kyvo.world.json_values import Vector
 from kyvo.world.objaworld.parts import Part
-from kyvo.world.render.scene_batch import Setting, Vector
+from kyvo.world.render.description import Environment
 
 
 @dataclass(frozen=True)
-class Environment:
+class Place:
     """A place.
 
     Attributes:
-        kinds: of the objects that stand there.
-        setting: ground and sky.
-        scenery: parts, in the world's frame, that belong to no object; they stand beyond 4 metres.
+        kinds: of the objects that are there.
+        environment: ground and sky.
+        scenery: parts, in the world's frame, that belong to no object; they are beyond 4 metres.
         paints: linear RGB of the scenery's colours.
     """
 
     kinds: Sequence[str]
-    setting: Setting
+    environment: Environment
     scenery: Sequence[Part]
     paints: Mapping[str, Vector]
 
 
-PARK = Environment(
+PARK = Place(
     kinds=("person", "bird", "bench", "lamppost"),
-    setting=Setting(
+    environment=Environment(
         even=(0.17, 0.42, 0.06),
         odd=(0.22, 0.52, 0.08),
         stripe=1.3,
@@ -43,9 +44,11 @@ PARK = Environment(
     paints={"bark": (0.15, 0.08, 0.04), "leaves": (0.05, 0.22, 0.04)},
 )
 
-LIVINGROOM = Environment(
+LIVINGROOM = Place(
     kinds=("person", "sofa", "table", "chair"),
-    setting=Setting(even=(0.5, 0.27, 0.12), odd=(0.42, 0.21, 0.09), stripe=0.5, ambient=0.15),
+    environment=Environment(
+        even=(0.5, 0.27, 0.12), odd=(0.42, 0.21, 0.09), stripe=0.5, ambient=0.15
+    ),
     scenery=(
         Part("cube", (-6.6, 0, 3.5), (0.1, 12, 3.5), "wall"),
         Part("cube", (0, 6.6, 3.5), (12, 0.1, 3.5), "wall"),
@@ -63,4 +66,4 @@ LIVINGROOM = Environment(
     },
 )
 
-ENVIRONMENTS: Mapping[str, Environment] = {"park": PARK, "livingroom": LIVINGROOM}
+ENVIRONMENTS: Mapping[str, Place] = {"park": PARK, "livingroom": LIVINGROOM}

@@ -1,6 +1,6 @@
 """The objects of the ObjaWorld-like world: what each kind is built of, and its variants.
 
-Every kind looks different from each side, so that a picture tells its yaw.
+Every kind looks different from each side, so that an image shows its yaw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,15 +9,16 @@ from functools import cache
 
 import numpy as np
 
+from kyvo.world.json_values import Vector
 from kyvo.world.objaworld.parts import Part, Pose, assemble, corners
-from kyvo.world.render.scene_batch import Solid, Vector
+from kyvo.world.render.description import Primitive
 
 
 @dataclass(frozen=True)
 class Variant:
     """One of a kind: its length (along its view), width and height (metres), and its colours.
 
-    Heights are multiples of 0.1, so that the z of the centre lies on the number grid of 0.05.
+    Heights are multiples of 0.1, so that the z of the centre is on the number grid of 0.05.
     """
 
     size: Vector
@@ -40,12 +41,14 @@ class Model:
     paints: Mapping[str, Vector]
     variants: Sequence[Variant]
 
-    def solids(self, number: int, x: float, y: float, yaw: float, owner: int) -> list[Solid]:
-        """Return variant ``number``, standing at (x, y), as the tracer's solids."""
+    def primitives(
+        self, number: int, x: float, y: float, yaw: float, object_index: int
+    ) -> list[Primitive]:
+        """Return variant ``number`` at (x, y) as primitives."""
         variant = self.variants[number]
         length, width, height = np.divide(variant.size, self.size).tolist()
         pose = Pose(x, y, yaw, (length, width, height))
-        return assemble(self.parts, {**self.paints, **variant.paints}, pose, owner)
+        return assemble(self.parts, {**self.paints, **variant.paints}, pose, object_index)
 
 
 WHITE = (0.75, 0.75, 0.72)
@@ -245,8 +248,8 @@ def center_height(asset: str) -> float:
 def footprint_radius(asset: str) -> float:
     """Return the radius (metres) of the disc on the ground that holds an asset at any yaw."""
     kind, number = ASSETS[asset]
-    solids = MODELS[kind].solids(number, 0.0, 0.0, 0.0, owner=0)
-    return max(float(np.hypot(*corners(solid)[:, :2].T).max()) for solid in solids)
+    primitives = MODELS[kind].primitives(number, 0.0, 0.0, 0.0, object_index=0)
+    return max(float(np.hypot(*corners(primitive)[:, :2].T).max()) for primitive in primitives)
 
 
 def find_asset(shape: str, z: float) -> str | None:

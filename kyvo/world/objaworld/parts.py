@@ -1,7 +1,7 @@
 """Simple shapes that add up to an object: stretched, tilted and painted, in the object's own frame.
 
 Lengths are metres, angles radians, colours linear RGB. An object looks along +x, its left is +y,
-and it stands on z = 0.
+and it rests on z = 0.
 """
 
 import math
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kyvo.world.render.scene_batch import NO_OWNER, Solid, Vector
+from kyvo.world.json_values import Vector
+from kyvo.world.render.description import NO_OBJECT, Primitive
 
 CORNERS_83 = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).T
 """The corners of the unit cube, which holds every unit shape."""
@@ -37,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object stands on the ground, which way it looks, and how its frame is stretched."""
+    """Where an object is on the ground, which way it looks, and how its frame is stretched."""
 
     x: float = 0.0
     y: float = 0.0
@@ -52,35 +53,35 @@ def assemble(
     parts: Sequence[Part],
     paints: Mapping[str, Vector],
     pose: Pose = UNMOVED,
-    owner: int = NO_OWNER,
-) -> list[Solid]:
-    """Return the parts as the tracer's solids.
+    object_index: int = NO_OBJECT,
+) -> list[Primitive]:
+    """Return the parts as primitives.
 
     A stretched frame moves and stretches its parts but never shears them: a tilted part keeps its
     tilt.
     """
-    return [_solid(part, paints[part.paint], pose, owner) for part in parts]
+    return [_primitive(part, paints[part.paint], pose, object_index) for part in parts]
 
 
-def corners(solid: Solid) -> np.ndarray:
-    """Return the corners (8, 3) of the box around a solid."""
-    return solid.center + CORNERS_83 * solid.half @ np.array(solid.axes)
+def corners(primitive: Primitive) -> np.ndarray:
+    """Return the corners (8, 3) of the box around a primitive."""
+    return primitive.center + CORNERS_83 * primitive.half @ np.array(primitive.axes)
 
 
-def _solid(part: Part, albedo: Vector, pose: Pose, owner: int) -> Solid:
+def _primitive(part: Part, albedo: Vector, pose: Pose, object_index: int) -> Primitive:
     stretch_3 = np.array(pose.stretch)
     axes_33 = rotation(part.turn)
     half_3 = np.array(part.half) * np.linalg.norm(stretch_3[:, None] * axes_33, axis=0)
     turned_33 = rotation((0.0, 0.0, pose.yaw))
     center_3 = turned_33 @ (stretch_3 * part.center) + (pose.x, pose.y, 0.0)
     first, second, third = (turned_33 @ axes_33).T
-    return Solid(
+    return Primitive(
         part.shape,
         _vector(center_3),
         _vector(half_3),
         (_vector(first), _vector(second), _vector(third)),
         albedo,
-        owner=owner,
+        object_index=object_index,
     )
 
 

@@ -1,18 +1,18 @@
 """Random ObjaWorld scenes: 1 to 6 objects with their yaw, in a park or a living room."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
 
 from kyvo.common.errors import InputError
 from kyvo.world.camera import project
-from kyvo.world.clevr.placement import Footprint, may_stand
-from kyvo.world.clevr.sampler import MAX_STARTS, MAX_TRIES, jittered
-from kyvo.world.constants import LAMPS
+from kyvo.world.clevr.placement import Footprint, may_be_placed
+from kyvo.world.clevr.sampler import MAX_STARTS, MAX_TRIES
 from kyvo.world.objaworld.environments import ENVIRONMENTS
 from kyvo.world.objaworld.models import ASSETS, center_height, footprint_radius
-from kyvo.world.objaworld.pictures import CAMERA, visible_shares
+from kyvo.world.objaworld.scene import CAMERA, ObjaWorldObject, ObjaWorldScene
+from kyvo.world.render.tracer import visible_shares
+from kyvo.world.viewpoints import draw_viewpoints
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class ObjaWorldOptions:
         environment: "park" or "livingroom".
         min_objects: fewest objects of a scene.
         max_objects: most objects of a scene.
-        extent: objects stand at x and y in -extent..extent (metres).
+        extent: objects are placed at x and y in -extent..extent (metres).
         min_distance: gap between the discs that hold two objects (metres).
-        min_visible_part: of what the picture would show of each object if it stood alone.
+        min_visible_part: of what the image would show of each object if it were alone.
         camera_jitter: the camera moves by up to this along each axis (metres).
-        lamp_jitter: the lamps likewise.
-        height: of the picture that ``pixel_coords`` refer to (pixels).
+        lamp_jitter: the lights likewise; named as in the world.json of worlds made before.
+        height: of the image that ``pixel_coords`` refer to (pixels).
         width: likewise.
     """
 
@@ -68,35 +68,22 @@ class ObjaWorldOptions:
 
 def sample_objaworld_scene(
     index: int, split: str, seed: int, options: ObjaWorldOptions
-) -> dict[str, Any]:
+) -> ObjaWorldScene:
     """Draw the scene number ``index`` of ``split``; the arguments alone decide it.
 
-    Returns:
-        ObjaWorld's scene JSON: "objects" with "shape" (an asset, such as "bench-05"), "3d_coords"
-        (metres; z is the centre's, half the height) and "rotation" (yaw in -pi..pi, 0 looks along
-        +x); "environment", "split", "image_index", "image_filename"; and under "world" the
-        positions of camera and lamps.
+    Its objects are assets, and their yaws are in -pi..pi.
 
     Raises:
         InputError: so many objects find no place under these options.
     """
     random = Random(f"{seed}/{options.environment}/{split}/{index}")
-    scene: dict[str, Any] = {
-        "split": split,
-        "image_index": index,
-        "image_filename": image_filename(split, index),
-        "environment": options.environment,
-        "world": {
-            "camera": jittered(random, CAMERA, options.camera_jitter),
-            "lamps": {
-                lamp.name: jittered(random, lamp.position, options.lamp_jitter) for lamp in LAMPS
-            },
-        },
-    }
+    viewpoints = draw_viewpoints(random, CAMERA, options.camera_jitter, options.lamp_jitter)
+    name = image_filename(split, index)
+    empty = ObjaWorldScene((), options.environment, viewpoints, split, index, name)
     count = random.randint(options.min_objects, options.max_objects)
     for _ in range(MAX_STARTS):
-        scene["objects"] = _draw_objects(random, count, options)
-        if len(scene["objects"]) == count and _shows_all(scene, options):
+        scene = replace(empty, objects=_draw_objects(random, count, options))
+        if len(scene.objects) == count and _shows_all(scene, options):
             return _with_pixels(scene, options)
     raise InputError(
         f"scene {index} of {split}: {count} objects found no place in {MAX_STARTS} starts. "
@@ -105,20 +92,17 @@ def sample_objaworld_scene(
 
 
 def image_filename(split: str, index: int) -> str:
-    """Return the name of a picture; every environment counts its own."""
+    """Return the name of an image; every environment counts its own."""
     return f"ObjaWorld_{split}_{index:06d}.png"
 
 
-def scene_key(scene: dict[str, Any]) -> str:
-    """Return a scene's key in ObjaWorld's files: NAME.png_ENVIRONMENT."""
-    return f"{scene['image_filename']}_{scene['environment']}"
-
-
-def _draw_objects(random: Random, count: int, options: ObjaWorldOptions) -> list[dict[str, Any]]:
+def _draw_objects(
+    random: Random, count: int, options: ObjaWorldOptions
+) -> tuple[ObjaWorldObject, ...]:
     """Return ``count`` objects that keep their distance, or fewer if one found no place."""
     kinds = ENVIRONMENTS[options.environment].kinds
     footprints: list[Footprint] = []
-    objects: list[dict[str, Any]] = []
+    objects: list[ObjaWorldObject] = []
     while len(objects) < count:
         chosen = random.choice(kinds)
         asset = random.choice([name for name, (kind, _) in ASSETS.items() if kind == chosen])
@@ -126,14 +110,9 @@ def _draw_objects(random: Random, count: int, options: ObjaWorldOptions) -> list
         if place is None:
             break
         footprints.append(place)
-        objects.append(
-            {
-                "shape": asset,
-                "3d_coords": [place.x, place.y, center_height(asset)],
-                "rotation": random.uniform(-math.pi, math.pi),
-            }
-        )
-    return objects
+        position = (place.x, place.y, center_height(asset))
+        objects.append(ObjaWorldObject(asset, position, random.uniform(-math.pi, math.pi)))
+    return tuple(objects)
 
 
 def _find_place(
@@ -142,14 +121,14 @@ def _find_place(
     for _ in range(MAX_TRIES):
         x, y = (random.uniform(-options.extent, options.extent) for _ in range(2))
         place = Footprint(x, y, radius, square=False, rotation=0.0)
-        if all(may_stand(place, other, options.min_distance, 0.0) for other in others):
+        if all(may_be_placed(place, other, options.min_distance, 0.0) for other in others):
             return place
     return None
 
 
-def _shows_all(scene: dict[str, Any], options: ObjaWorldOptions) -> bool:
-    """Whether the picture shows enough of each object, compared with the object alone."""
-    alone = [visible_shares(scene | {"objects": [item]})[0] for item in scene["objects"]]
+def _shows_all(scene: ObjaWorldScene, options: ObjaWorldOptions) -> bool:
+    """Whether the image shows enough of each object, compared with the object alone."""
+    alone = [visible_shares(replace(scene, objects=(item,)))[0] for item in scene.objects]
     together = visible_shares(scene)
     return all(
         one > 0 and share >= one * options.min_visible_part
@@ -157,10 +136,7 @@ def _shows_all(scene: dict[str, Any], options: ObjaWorldOptions) -> bool:
     )
 
 
-def _with_pixels(scene: dict[str, Any], options: ObjaWorldOptions) -> dict[str, Any]:
-    camera, size = scene["world"]["camera"], (options.height, options.width)
-    objects = [
-        item | {"pixel_coords": [*project(camera, item["3d_coords"], *size)]}
-        for item in scene["objects"]
-    ]
-    return scene | {"objects": objects}
+def _with_pixels(scene: ObjaWorldScene, options: ObjaWorldOptions) -> ObjaWorldScene:
+    camera, size = scene.viewpoints.camera, (options.height, options.width)
+    objects = (replace(item, pixel=project(camera, item.position, *size)) for item in scene.objects)
+    return replace(scene, objects=tuple(objects))

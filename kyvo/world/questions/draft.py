@@ -11,9 +11,8 @@ from functools import cache
 from random import Random
 from typing import Any
 
-from kyvo.world.clevr.sampler import RELATIONS
+from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS
 from kyvo.world.questions.programs import (
-    ATTRIBUTES,
     FUNCTIONS,
     Facts,
     Objects,
@@ -84,12 +83,12 @@ class _Found:
     """A step that was added.
 
     Attributes:
-        place: of the step in the program.
+        step: its index in the program.
         lesser: where it gives objects, those that it would give if one relation, or one side of an
             "and" or "or", were left out of the question.
     """
 
-    place: int
+    step: int
     lesser: tuple[Objects, ...] = ()
 
 
@@ -131,8 +130,8 @@ class Draft:
         """What the program answers."""
         return as_text(self._outputs[-1])
 
-    def _add(self, function: str, places: tuple[int, ...] = (), value: str = "") -> int:
-        step = Step(function, places, value)
+    def _add(self, function: str, indices: tuple[int, ...] = (), value: str = "") -> int:
+        step = Step(function, indices, value)
         self._outputs.append(apply(step, self._outputs, self._facts))
         self._steps.append(step)
         return len(self._steps) - 1
@@ -141,17 +140,17 @@ class Draft:
         if isinstance(part, Described):
             return self._describe(part)
         inputs = [self._grow(child) for child in part.inputs]
-        places = tuple(found.place for found in inputs)
-        outputs = [self._outputs[place] for place in places]
+        indices = tuple(found.step for found in inputs)
+        outputs = [self._outputs[index] for index in indices]
         for objects, found in zip(outputs, inputs, strict=True):
             _refuse(part.function in ("count", "exist", "unique") and objects in found.lesser)
-        # Whether nothing is as many as nothing needs no look at the scene.
+        # Two empty groups compare alike in every scene: such a question asks nothing.
         _refuse(
             outputs == [0, 0] and part.function in ("equal_integer", "greater_than", "less_than")
         )
         slots = self.shape.slots
-        place = self._add(part.function.format(**slots), places, part.value.format(**slots))
-        return _Found(place, self._lesser(part, outputs, inputs))
+        step = self._add(part.function.format(**slots), indices, part.value.format(**slots))
+        return _Found(step, self._lesser(part, outputs, inputs))
 
     def _lesser(self, part: Call, outputs: list[Any], inputs: list[_Found]) -> tuple[Objects, ...]:
         """The objects that ``part`` would give if a piece of the question were left out."""
@@ -172,14 +171,14 @@ class Draft:
 
     def _describe(self, part: Described) -> _Found:
         source = self._grow(part.source)
-        candidates = self._outputs[source.place]
+        candidates = self._outputs[source.step]
         choose = self._words_for_one if part.single else self._words_for_some
         words = self.words[part.slot] = choose(part, candidates, source.lesser)
-        place = source.place
+        step = source.step
         for attribute, word in words.items():
-            place = self._add(f"filter_{attribute}", (place,), word)
+            step = self._add(f"filter_{attribute}", (step,), word)
         described = self._facts.described(words)
-        return _Found(place, tuple(described & less for less in source.lesser))
+        return _Found(step, tuple(described & less for less in source.lesser))
 
     def _words_for_one(
         self, part: Described, candidates: Objects, lesser: tuple[Objects, ...]

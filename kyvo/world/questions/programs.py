@@ -10,23 +10,14 @@ from functools import partial
 from typing import Any
 
 from kyvo.common.errors import InputError
-from kyvo.world.clevr.sampler import RELATIONS
-from kyvo.world.constants import COLORS, MATERIALS, SHAPES, SIZES
-
-ATTRIBUTES: dict[str, tuple[str, ...]] = {
-    "size": tuple(SIZES),
-    "color": tuple(COLORS),
-    "material": MATERIALS,
-    "shape": SHAPES,
-}
-"""The words of each attribute, in the order in which a noun phrase says them."""
+from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS, ClevrScene
 
 Objects = frozenset[int]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What programs may know of a scene; objects are their places in its list.
+    """What programs may know of a scene; objects are their indices.
 
     Attributes:
         everything: all objects.
@@ -45,33 +36,26 @@ class Facts:
         return self.everything.intersection(*(self.having[pair] for pair in words.items()))
 
 
-def read_facts(scene: Mapping[str, Any]) -> Facts:
-    """Read a scene of CLEVR's JSON.
+def facts_of(scene: ClevrScene) -> Facts:
+    """Return what programs may know of a scene.
 
     Raises:
-        InputError: it lacks a field, or an object has a word that CLEVR does not know.
+        InputError: its relationships are missing.
     """
-    place = f"scene {scene.get('image_filename', '')!r}"
-    try:
-        words = {name: tuple(item[name] for item in scene["objects"]) for name in ATTRIBUTES}
-        related = {name: tuple(map(frozenset, scene["relationships"][name])) for name in RELATIONS}
-    except KeyError as error:
+    relationships = scene.relationships
+    if relationships is None:
         raise InputError(
-            f"{place}: the key {error} is missing. Expected CLEVR's JSON: objects with "
-            f"{', '.join(ATTRIBUTES)}; relationships with {', '.join(RELATIONS)}."
-        ) from None
-    for name, known in ATTRIBUTES.items():
-        for index, word in enumerate(words[name]):
-            if word not in known:
-                raise InputError(
-                    f"{place}: objects[{index}]: {name} {word!r}: expected {', '.join(known)}."
-                )
+            f"scene {scene.image_filename!r}: the key 'relationships' is missing. Expected CLEVR's "
+            f"JSON: objects, and relationships with {', '.join(RELATIONS)}."
+        )
+    words = {name: tuple(item.words[name] for item in scene.objects) for name in ATTRIBUTES}
+    related = {name: tuple(map(frozenset, relationships[name])) for name in RELATIONS}
     having = {
         (name, word): frozenset(i for i, other in enumerate(words[name]) if other == word)
         for name, known in ATTRIBUTES.items()
         for word in known
     }
-    return Facts(frozenset(range(len(scene["objects"]))), words, having, related)
+    return Facts(frozenset(range(len(scene.objects))), words, having, related)
 
 
 @dataclass(frozen=True)
@@ -80,7 +64,7 @@ class Step:
 
     Attributes:
         function: a key of ``FUNCTIONS``.
-        inputs: the places of the steps whose outputs it takes.
+        inputs: the indices of the steps whose outputs it takes.
         value: the word or relation that it needs; empty for most functions.
     """
 
@@ -88,7 +72,7 @@ class Step:
     inputs: tuple[int, ...] = ()
     value: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return the step as CLEVR's question files write it."""
         return {
             "function": self.function,
@@ -173,17 +157,17 @@ for _name in ATTRIBUTES:
     FUNCTIONS |= _attribute_functions(_name)
 
 
-def execute(program: Sequence[Step], scene: Mapping[str, Any]) -> str | None:
-    """Answer a program on a scene of CLEVR's JSON.
+def execute(program: Sequence[Step], scene: ClevrScene) -> str | None:
+    """Answer a program on a scene.
 
     Returns:
         "yes", "no", a number in digits or an attribute's word; None if the program has no valid
         answer, because a ``unique`` found no object or several.
 
     Raises:
-        InputError: the scene is malformed.
+        InputError: the scene's relationships are missing.
     """
-    facts = read_facts(scene)
+    facts = facts_of(scene)
     outputs: list[Any] = []
     try:
         for step in program:
@@ -199,7 +183,7 @@ def apply(step: Step, outputs: Sequence[Any], facts: Facts) -> Any:
     Raises:
         NoAnswerError: the step is a ``unique`` of no object or several.
     """
-    inputs = (outputs[place] for place in step.inputs)
+    inputs = (outputs[index] for index in step.inputs)
     return FUNCTIONS[step.function].call(facts, step.value, *inputs)
 
 
@@ -214,11 +198,11 @@ def read_program(rows: Sequence[Mapping[str, Any]]) -> Program:
     """Read a program as CLEVR's question files hold it.
 
     Args:
-        rows: ``{"function": name, "inputs": [places of steps], "value_inputs": [words]}`` each.
+        rows: ``{"function": name, "inputs": [indices of steps], "value_inputs": [words]}`` each.
 
     Raises:
-        InputError: a step lacks a key, names an unknown function, takes what does not fit, or the
-            last one gives no answer.
+        InputError: a key of a step is missing, a function is unknown, its inputs do not fit, or the
+            last step gives no answer.
     """
     steps: list[Step] = []
     for index, row in enumerate(rows):
@@ -240,7 +224,7 @@ def _check(step: Step, before: Sequence[Step]) -> None:
         raise InputError(f"{place} is no function. Expected one of {', '.join(FUNCTIONS)}.")
     if not all(isinstance(i, int) and 0 <= i < len(before) for i in step.inputs):
         raise InputError(f"{place} takes the steps {[*step.inputs]}; expected earlier ones.")
-    kinds = tuple(FUNCTIONS[before[place].function].gives for place in step.inputs)
+    kinds = tuple(FUNCTIONS[before[index].function].gives for index in step.inputs)
     if kinds != function.takes:
         raise InputError(f"{place} takes {[*kinds]}; expected {[*function.takes]}.")
     if step.value not in (function.values or ("",)):

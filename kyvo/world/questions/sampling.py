@@ -7,13 +7,9 @@ from random import Random
 from typing import Any, TypeVar
 
 from kyvo.common.errors import InputError
+from kyvo.world.clevr.scene import ATTRIBUTES, ClevrScene
 from kyvo.world.questions.draft import DeadEnd, Draft, Shape, draw_shape
-from kyvo.world.questions.programs import (
-    ATTRIBUTES,
-    Facts,
-    Program,
-    read_facts,
-)
+from kyvo.world.questions.programs import Facts, Program, facts_of
 from kyvo.world.questions.template import RELATION_SLOTS, Kind, Template
 from kyvo.world.questions.templates import FAMILIES, TEMPLATES
 from kyvo.world.questions.wording import RELATION_PHRASES, noun_phrase
@@ -49,41 +45,41 @@ class Question:
     template: str
     program: Program
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return it with the program as CLEVR's question files write that."""
         return {
             "question": self.text,
             "answer": self.answer,
             "family": self.family,
             "template": self.template,
-            "program": [step.as_json() for step in self.program],
+            "program": [step.to_json() for step in self.program],
         }
 
 
-def ask(scene: Mapping[str, Any], random: Random, families: Sequence[str] = FAMILIES) -> Question:
-    """Draw a question about a scene of CLEVR's JSON; the arguments alone decide it.
+def ask(scene: ClevrScene, random: Random, families: Sequence[str] = FAMILIES) -> Question:
+    """Draw a question about a scene; the arguments alone decide it.
 
     Family and answer are drawn before the question, so that over many scenes families occur
     equally often, and so do the answers of a type as far as the scenes allow. Where a scene has no
     such question, other answers, then other types, then other families take its place.
 
     Every object that the question names is unique, every relation in it is needed to find what it
-    speaks of, and its words alone don't tell the answer.
+    speaks of, and its words alone don't give the answer.
 
     Raises:
-        InputError: the scene is malformed or has too few objects for any question of these
-            families, or a family is unknown.
+        InputError: the scene's relationships are missing or it has too few objects for any question
+            of these families, or a family is unknown.
     """
     if unknown := set(families) - set(FAMILIES):
         raise InputError(
             f"question families: {', '.join(sorted(unknown))}: expected {', '.join(FAMILIES)}."
         )
-    facts = read_facts(scene)
+    facts = facts_of(scene)
     for template, shape, wanted in _plans(families, facts, random):
         if draft := _fill(template, shape, wanted, facts, random):
             return _question(draft, random)
     raise InputError(
-        f"scene {scene.get('image_filename', '')!r}: no question of {', '.join(families)} fits its "
+        f"scene {scene.image_filename!r}: no question of {', '.join(families)} fits its "
         f"{len(facts.everything)} objects. Ask of more families, or make richer scenes."
     )
 
@@ -145,7 +141,7 @@ def _fill(
     """Find a draft with the wanted answer, or none.
 
     Yes is only given, and so is no, where the same shape admits the other one too: what kind of
-    question it is tells nothing about its answer.
+    question it is says nothing about its answer.
     """
     rivals = [answer for answer in TRUTHS if answer != wanted] if wanted in TRUTHS else []
     found = _search(template, shape, wanted, facts, random)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from kyvo.world.questions.programs import ATTRIBUTES
+from kyvo.world.clevr.scene import ATTRIBUTES
 
 RELATION_SLOTS = ("r", "s", "t")
 

@@ -23,7 +23,7 @@ from kyvo.world.questions.template import (
 
 _Special = Mapping[str, tuple[str, ...]]
 
-# Frames. @ stands for one object or several, # for those that they are compared with.
+# In a frame @ is for one object or several, # for those that they are compared with.
 _WHICH = (
     "What {x} is @?",
     "What is the {x} of @?",
@@ -72,7 +72,7 @@ _ALIKE_SPECIAL = {
     "material": ("Are @ and # made of the same material?",),
 }
 
-# One object, found over zero to three relations, and several by one relation more.
+# These name one object over zero to three relations, and several by one relation more.
 _A = "the {a}"
 _B = "the {b} that is {r} the {a}"
 _C = "the {c} that is {s} the {b} that is {r} the {a}"

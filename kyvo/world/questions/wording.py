@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
-from kyvo.world.questions.programs import ATTRIBUTES
+from kyvo.world.clevr.scene import ATTRIBUTES
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "large": ("large", "big"),
@@ -14,7 +14,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "cube": ("cube", "block"),
     "sphere": ("sphere", "ball"),
 }
-"""What may stand for a word; a word that is not here stands only for itself."""
+"""Synonyms of a word, itself among them; a word that is not here has none."""
 
 ANY_SHAPE = ("object", "thing")
 """Nouns for objects whose shape is not said."""

@@ -1,6 +1,6 @@
-"""The world's ground and its unit solids as triangles, for renderers that read meshes.
+"""The world's ground and its unit primitives as triangles, for renderers that read meshes.
 
-Shapes: V vertices, F faces; along the ground A rows of B vertices, around a solid P columns.
+Shapes: V vertices, F faces; along the ground A rows of B vertices, around a primitive P columns.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from kyvo.world.constants import (
     CORES,
 )
 
-GROUND_REACH = (-60.0, BACKDROP_OFFSET + BACKDROP_WALL - 0.35)
+GROUND_EXTENT = (-60.0, BACKDROP_OFFSET + BACKDROP_WALL - 0.35)
 """Where the ground starts and, near its wall, ends along BACKDROP_AXIS (metres)."""
 QUARTER = 24
 """Edges that make a quarter of a circle."""
@@ -32,10 +32,10 @@ class Mesh:
     normals_V3: np.ndarray | None = None
 
 
-def solid_mesh(shape: str) -> Mesh:
-    """Return a unit solid with round edges: its core (``CORES``) grown by a ball.
+def primitive_mesh(shape: str) -> Mesh:
+    """Return a unit primitive with round edges: its core (``CORES``) grown by a ball.
 
-    Every normal touches the solid at the core's outermost corner in its direction, plus the
+    Every normal touches the primitive at the core's outermost corner in its direction, plus the
     ball's radius times the normal. So rings of normals from pole to pole, with the corner of each,
     are the surface; where the corner jumps, flat parts span the gap.
     """
@@ -61,8 +61,8 @@ def solid_mesh(shape: str) -> Mesh:
 
 def ground_mesh() -> Mesh:
     """Return the curved backdrop, finer where it rises (``constants``)."""
-    start, end = GROUND_REACH
-    # Dense towards the wall, where the height grows without bound.
+    start, end = GROUND_EXTENT
+    # Rows are dense towards the wall, where the height grows without bound.
     along_A = end - (end - start) * np.linspace(1, 0, 400) ** 3
     across_B = np.linspace(-80, 80, 9)
     u_A = along_A - BACKDROP_OFFSET
@@ -100,7 +100,7 @@ def _capped(points_AP3: np.ndarray, normals_AP3: np.ndarray) -> Mesh:
     corner_AP = np.arange(num_rings * num_columns).reshape(num_rings, num_columns)
     corner_AP = np.concatenate([corner_AP, corner_AP[:, :1]], 1)
     south, north = corner_AP.max() + 1, corner_AP.max() + 2
-    # The poles, which the lowest and the highest ring lie level with.
+    # The poles are level with the lowest and the highest ring.
     caps = [
         np.stack(np.broadcast_arrays(pole, first, second), -1)
         for pole, first, second in (

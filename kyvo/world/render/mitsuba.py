@@ -1,7 +1,7 @@
-"""Path-traced pictures with Mitsuba 3: slower than the project's tracer, nearer to Blender's.
+"""Path-traced images with Mitsuba 3: slower than the project's tracer, nearer to Blender's.
 
-The optional package ``mitsuba`` renders the scene that the tracer reads: the same camera, lamps,
-ground and solids. What the tracer only fits (light between surfaces) is simulated here. Grounds of
+The optional package ``mitsuba`` renders what the tracer renders: the same camera, lights, ground
+and primitives. What the tracer only fits (light between surfaces) is simulated here. Grounds of
 other colours than CLEVR's, and skies, are left out.
 """
 
@@ -19,25 +19,26 @@ from kyvo.world.camera import view_axes
 from kyvo.world.constants import (
     GROUND_ALBEDO,
     HALF_WIDTH,
-    LAMPS,
+    LIGHTS,
     SHAPES,
     SUN,
     SUN_DISTANCE,
-    Lamp,
+    Light,
 )
-from kyvo.world.render.meshes import ground_mesh, solid_mesh, write_ply
-from kyvo.world.render.scene_batch import SceneReader, Solid, read_clevr_scene
+from kyvo.world.render.description import Primitive, Renderable
+from kyvo.world.render.meshes import ground_mesh, primitive_mesh, write_ply
+from kyvo.world.viewpoints import Viewpoints
 
 SAMPLES_PER_PIXEL = 64
 MAX_DEPTH = 6
 """Length of a light path, in surfaces."""
-SHARP_ALPHA = 0.02
-"""Metals' sharp lobe; CLEVR's 0.01 gives fireflies."""
+SMOOTH_ALPHA = 0.02
+"""Metals' smooth lobe; CLEVR's 0.01 gives fireflies."""
 NEAR_SUN = 100.0
 """Metres: as far off as the sun need be; its size goes along."""
 EXPOSURE = 0.89
-"""All light is multiplied by it. The lamps' watts were found with a tracer whose light falls once;
-with the bounces that come on top of it here, this makes pictures of CLEVR's brightness. Found by:
+"""All light is multiplied by it. The lights' watts were found with a tracer whose light falls once;
+with the bounces that come on top of it here, this makes images of CLEVR's brightness. Found by:
 ``benchmarks/renderers.py --split train --scenes 40 --size 64 --mitsuba-samples 256``.
 """
 
@@ -45,13 +46,12 @@ MitsubaNode = dict[str, Any]
 
 
 def render_with_mitsuba(
-    scenes: Sequence[dict[str, Any]],
+    scenes: Sequence[Renderable],
     height: int,
     width: int,
     samples_per_pixel: int = SAMPLES_PER_PIXEL,
     device: str = "cpu",
     seed: int = 0,
-    read: SceneReader = read_clevr_scene,
 ) -> np.ndarray:
     """Render scenes as ``kyvo.world.render`` does: uint8 (B, height, width, 3), sRGB.
 
@@ -60,7 +60,7 @@ def render_with_mitsuba(
     film.
 
     Raises:
-        InputError: a scene is not understood, or a number is not positive.
+        InputError: a number is not positive.
         MissingDependencyError: Mitsuba is not installed.
     """
     if min(height, width, samples_per_pixel) < 1:
@@ -68,18 +68,17 @@ def render_with_mitsuba(
     mitsuba = _mitsuba(device)
     film = _film_size(height, width)
     paths = math.ceil(samples_per_pixel * height * width / math.prod(film))
-    pictures = np.empty((len(scenes), height, width, 3), np.uint8)
+    images = np.empty((len(scenes), height, width, 3), np.uint8)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         _write_meshes(folder)
         for index, scene in enumerate(scenes):
-            name = f"scene {index} ({scene.get('image_filename', 'no image_filename')})"
-            content = read(scene, name)
-            nodes = _scene_nodes(content.viewpoints, content.solids, folder, mitsuba)
-            nodes["sensor"] = _camera(content.viewpoints[0], film, paths, mitsuba)
+            content = scene.describe()
+            nodes = _scene_nodes(content.viewpoints, content.primitives, folder, mitsuba)
+            nodes["sensor"] = _camera(content.viewpoints.camera, film, paths, mitsuba)
             linear_HW3 = np.array(mitsuba.render(mitsuba.load_dict(nodes), seed=seed))
-            pictures[index] = _squeeze(EXPOSURE * linear_HW3[..., :3], height, width)
-    return pictures
+            images[index] = _squeeze(EXPOSURE * linear_HW3[..., :3], height, width)
+    return images
 
 
 def _mitsuba(device: str) -> Any:
@@ -96,15 +95,15 @@ def _mitsuba(device: str) -> Any:
 def _write_meshes(folder: Path) -> None:
     write_ply(ground_mesh(), folder / "ground.ply")
     for shape in SHAPES:
-        write_ply(solid_mesh(shape), folder / f"{shape}.ply")
+        write_ply(primitive_mesh(shape), folder / f"{shape}.ply")
 
 
 def _scene_nodes(
-    viewpoints: Sequence[Sequence[float]], solids: Sequence[Solid], folder: Path, mitsuba: Any
+    viewpoints: Viewpoints, primitives: Sequence[Primitive], folder: Path, mitsuba: Any
 ) -> MitsubaNode:
     nodes: MitsubaNode = {
         "type": "scene",
-        # Volumetric, because it alone lets light through surfaces without a material: the lamps.
+        # Only this integrator lets light through surfaces without a material: the lights.
         "integrator": {"type": "volpath", "max_depth": MAX_DEPTH},
         "ground": {
             "type": "ply",
@@ -112,13 +111,14 @@ def _scene_nodes(
             "bsdf": {"type": "twosided", "bsdf": _diffuse((GROUND_ALBEDO,) * 3)},
         },
     }
-    _, *lamps, sun = viewpoints
-    for lamp, position in zip(LAMPS, lamps, strict=True):
-        nodes[lamp.name] = _lamp(lamp, position, lamp.edge, mitsuba)
+    for light, position in zip(LIGHTS, viewpoints.lights, strict=True):
+        nodes[light.name] = _light(light, position, light.edge, mitsuba)
     nearer = NEAR_SUN / SUN_DISTANCE
-    nodes["sun"] = _lamp(SUN, [nearer * x for x in sun], nearer * SUN.edge, mitsuba, nearer**2)
-    for index, solid in enumerate(solids):
-        nodes[f"solid_{index}"] = _solid(solid, folder, mitsuba)
+    nodes["sun"] = _light(
+        SUN, [nearer * x for x in SUN.position], nearer * SUN.edge, mitsuba, nearer**2
+    )
+    for index, primitive in enumerate(primitives):
+        nodes[f"primitive_{index}"] = _primitive(primitive, folder, mitsuba)
     return nodes
 
 
@@ -131,7 +131,7 @@ def _camera(
         "fov_axis": "x",
         "fov": math.degrees(2 * math.atan(HALF_WIDTH)),
         "to_world": _look_at(position, mitsuba),
-        # Their noise is that of four times as many independent samples.
+        # This sampler's noise is that of four times as many independent samples.
         "sampler": {"type": "multijitter", "sample_count": paths},
         "film": {
             "type": "hdrfilm",
@@ -143,54 +143,55 @@ def _camera(
     }
 
 
-def _lamp(
-    lamp: Lamp, position: Sequence[float], edge: float, mitsuba: Any, share: float = 1.0
+def _light(
+    light: Light, position: Sequence[float], edge: float, mitsuba: Any, share: float = 1.0
 ) -> MitsubaNode:
     """A square that shines at the origin and that light goes through."""
-    radiance = share * lamp.watts / (math.pi * edge**2)
+    radiance = share * light.watts / (math.pi * edge**2)
     return {
         "type": "rectangle",
         "to_world": _look_at(position, mitsuba) @ mitsuba.ScalarTransform4f().scale(edge / 2),
         "bsdf": {"type": "null"},
         "emitter": {
             "type": "area",
-            "radiance": {"type": "rgb", "value": [radiance * color for color in lamp.color]},
+            "radiance": {"type": "rgb", "value": [radiance * color for color in light.color]},
         },
     }
 
 
-def _solid(solid: Solid, folder: Path, mitsuba: Any) -> MitsubaNode:
+def _primitive(primitive: Primitive, folder: Path, mitsuba: Any) -> MitsubaNode:
     """A unit shape, stretched, turned and moved."""
     matrix = np.eye(4)
-    matrix[:3, :3] = np.array(solid.axes).T * np.array(solid.half)
-    matrix[:3, 3] = solid.center
+    matrix[:3, :3] = np.array(primitive.axes).T * np.array(primitive.half)
+    matrix[:3, 3] = primitive.center
+    bsdf = _metal(primitive) if primitive.metal else _rubber(primitive)
     return {
         "type": "ply",
-        "filename": str(folder / f"{solid.shape}.ply"),
+        "filename": str(folder / f"{primitive.shape}.ply"),
         "to_world": mitsuba.ScalarTransform4f(matrix),
-        "bsdf": {"type": "twosided", "bsdf": _metal(solid) if solid.metal else _rubber(solid)},
+        "bsdf": {"type": "twosided", "bsdf": bsdf},
     }
 
 
-def _rubber(solid: Solid) -> MitsubaNode:
-    """Diffuse with a weak sheen."""
+def _rubber(primitive: Primitive) -> MitsubaNode:
+    """Diffuse with a weak specular coat."""
     return {
         "type": "principled",
-        "base_color": {"type": "rgb", "value": list(solid.albedo)},
+        "base_color": {"type": "rgb", "value": list(primitive.albedo)},
         "roughness": 0.6,
         "specular": 0.2,
     }
 
 
-def _metal(solid: Solid) -> MitsubaNode:
-    """A dull and a sharp lobe of GGX, tinted."""
+def _metal(primitive: Primitive) -> MitsubaNode:
+    """A rough and a smooth GGX lobe, tinted."""
 
     def lobe(alpha: float) -> MitsubaNode:
-        tint = {"type": "rgb", "value": list(solid.albedo)}
+        tint = {"type": "rgb", "value": list(primitive.albedo)}
         lobe = {"type": "roughconductor", "distribution": "ggx", "material": "none"}
         return {**lobe, "alpha": alpha, "specular_reflectance": tint}
 
-    return {"type": "blendbsdf", "weight": 0.6, "dull": lobe(0.2), "sharp": lobe(SHARP_ALPHA)}
+    return {"type": "blendbsdf", "weight": 0.6, "rough": lobe(0.2), "smooth": lobe(SMOOTH_ALPHA)}
 
 
 def _diffuse(albedo: Sequence[float]) -> MitsubaNode:
@@ -206,16 +207,16 @@ def _look_at(position: Sequence[float], mitsuba: Any) -> Any:
 
 
 def _film_size(height: int, width: int) -> tuple[int, int]:
-    """A 4:3 picture at least three times as fine: Mitsuba's pixels are square.
+    """A 4:3 image at least three times as fine: Mitsuba's pixels are square.
 
-    Those of a square picture are averages of 3 x 4 whole ones.
+    Those of a square image are averages of 3 x 4 whole ones.
     """
     unit = max(height, width)
     return 3 * unit, 4 * unit
 
 
 def _squeeze(linear_HW3: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Average into the pixels of the squeezed picture; sRGB, uint8.
+    """Average into the pixels of the squeezed image; sRGB, uint8.
 
     Rarely a path is not finite: its pixel of the film is left out.
     """

@@ -1,6 +1,6 @@
-"""Rays through the pixels of a picture.
+"""Rays through the pixels of an image.
 
-Shapes: G scenes of a pass, L lamps, A pixels of the whole picture, Q samples per pixel, R rays,
+Shapes: G scenes of a pass, L lights, A pixels of the whole image, Q samples per pixel, R rays,
 S rows of N rays (R = S * N); a leading 3 holds x, y, z.
 """
 
@@ -10,15 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kyvo.world.constants import ASPECT, HALF_WIDTH, LAMPS
+from kyvo.world.constants import ASPECT, HALF_WIDTH, LIGHTS
 from kyvo.world.render.geometry import normalize
 from kyvo.world.render.scene_batch import Viewers
 
-NO_OBJECT = -1
+NO_PRIMITIVE = -1
+"""The primitive index of a ray that hits none, or leaves none."""
 
 R2_SEQUENCE = (0.7548776662, 0.5698402910)
 """Steps of the additive low-discrepancy sequence in two dimensions (powers of the inverse of the
-plastic number): the samples of a pixel, and of a lamp, spread evenly."""
+plastic number): the samples of a pixel, and of a light, spread evenly."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class Rays:
         origins_3R: where they start (metres).
         directions_3R: unit vectors.
         scenes_R: index of their scene in the pass.
-        offsets_2LR: the point of each lamp that their shadow ray aims at, in -0.5..0.5 edges.
-        left_R: slot of the solid that they leave, or NO_OBJECT. The solids are convex: a ray that
-            leaves one never meets it again.
+        offsets_2LR: the point of each light that their shadow ray aims at, in -0.5..0.5 edges.
+        source_R: index of the primitive that they leave, or NO_PRIMITIVE. Primitives are convex: a
+            ray that leaves one never hits it again.
         row_length: rays in a row share their scene and come in rows of this length.
     """
 
@@ -39,7 +40,7 @@ class Rays:
     directions_3R: Tensor
     scenes_R: Tensor
     offsets_2LR: Tensor
-    left_R: Tensor
+    source_R: Tensor
     row_length: int = 1
 
     def rows(self, values: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class Rays:
 
 
 class Frame:
-    """The pixels of a picture, their samples and their noise.
+    """The pixels of an image, their samples and their noise.
 
     Noise depends on the pixel, the sample and the seed, not on the scene.
 
@@ -65,8 +66,8 @@ class Frame:
         shape: height and width (pixels).
         num_pixels: A.
         num_samples: Q.
-        x_QA, y_QA: how far right of and above the axis the samples lie, at distance 1.
-        offsets_2LQA: the point of each lamp that a sample's shadow rays aim at, see ``Rays``.
+        x_QA, y_QA: how far right of and above the axis the samples are, at distance 1.
+        offsets_2LQA: the point of each light that a sample's shadow rays aim at, see ``Rays``.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Frame:
         self.shape = (height, width)
         self.num_pixels = height * width
         self.num_samples = samples_per_pixel
-        self.offsets_2LQA = self._lamp_offsets(seed).to(device)
+        self.offsets_2LQA = self._light_offsets(seed).to(device)
         x_QA, y_QA = self._plane_points()
         self.x_QA, self.y_QA = x_QA.to(device), y_QA.to(device)
 
@@ -101,20 +102,20 @@ class Frame:
             directions_3GR.reshape(3, -1),
             scenes_R,
             offsets_2LQA.repeat(1, 1, num_scenes),
-            torch.full_like(scenes_R, NO_OBJECT),
+            torch.full_like(scenes_R, NO_PRIMITIVE),
             len(x_R),
         )
 
-    def _lamp_offsets(self, seed: int) -> Tensor:
-        """Return one point of each lamp (the sun included) for every sample: (2, L, Q, A)."""
+    def _light_offsets(self, seed: int) -> Tensor:
+        """Return one point of each light (the sun included) for every sample: (2, L, Q, A)."""
         generator = torch.Generator().manual_seed(seed)
-        start_2L1A = torch.rand(2, len(LAMPS) + 1, 1, self.num_pixels, generator=generator)
+        start_2L1A = torch.rand(2, len(LIGHTS) + 1, 1, self.num_pixels, generator=generator)
         step_2111 = torch.tensor(R2_SEQUENCE)[:, None, None, None]
         samples_Q1 = torch.arange(self.num_samples)[:, None]
         return (start_2L1A + samples_Q1 * step_2111).frac() - 0.5
 
     def _plane_points(self) -> tuple[Tensor, Tensor]:
-        """Return how far right of and above the axis the samples (Q, A) lie, at distance 1."""
+        """Return how far right of and above the axis the samples (Q, A) are, at distance 1."""
         height, width = self.shape
         samples_Q1 = torch.arange(self.num_samples)[:, None]
         jitter_x, jitter_y = ((samples_Q1 * step + 0.5).frac() for step in R2_SEQUENCE)

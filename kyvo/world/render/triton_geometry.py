@@ -1,9 +1,9 @@
 """``kyvo.world.render.geometry`` once more, for Triton kernels.
 
-A function here has the name of its counterpart, whose docstring tells more. A vector is a tuple of
+A function here has the name of its counterpart, whose docstring says more. A vector is a tuple of
 three blocks, one number for each ray, or of three scalars. No function gives NaN for finite rays:
 comparing NaN, and taking its minimum, mean different things on a GPU and in PyTorch. Constants
-stand behind tensors: Triton's interpreter takes a constant times a tensor for a constant.
+follow tensors: Triton's interpreter takes a constant times a tensor for a constant.
 """
 
 import triton
@@ -34,14 +34,14 @@ _NEWTON_START = tl.constexpr(geometry.NEWTON_START)
 
 
 @triton.jit
-def some(mask):
+def any_lane(mask):
     """Return whether the mask holds for any ray of the block: a scalar to branch on."""
     return tl.max(mask.to(tl.int32), 0) > 0
 
 
 @triton.jit
 def load_vector(address):
-    """Load three numbers that lie side by side."""
+    """Load three numbers that are side by side."""
     return tl.load(address), tl.load(address + 1), tl.load(address + 2)
 
 
@@ -86,7 +86,7 @@ def select(mask, first, second):
 
 
 @triton.jit
-def at_most(vector, limit):
+def clamp_max(vector, limit):
     """Return a vector whose numbers are cut at a limit."""
     return (
         tl.minimum(vector[0], limit),
@@ -96,9 +96,15 @@ def at_most(vector, limit):
 
 
 @triton.jit
-def go(origin, distance, direction):
+def axpy(factor, x, y):
+    """Return factor * x + y."""
+    return add(y, scale(factor, x))
+
+
+@triton.jit
+def ray_at(origin, distance, direction):
     """Return the point at that distance from ``origin``."""
-    return add(origin, scale(distance, direction))
+    return axpy(distance, direction, origin)
 
 
 @triton.jit
@@ -196,7 +202,7 @@ def _round_span(origin, direction):
     """A missed ball has its exit before its entry."""
     speed = tl.maximum(dot(direction, direction), 1e-12)
     closest = -dot(origin, direction) / speed
-    nearest = go(origin, closest, direction)
+    nearest = ray_at(origin, closest, direction)
     square = (1 - dot(nearest, nearest)) / speed
     half = tl.where(square >= 0, tl.sqrt(tl.maximum(square, 0.0)), -1.0)
     return closest - half, closest + half
@@ -207,7 +213,7 @@ def _round_entry(shape: tl.constexpr, origin, direction, entry):
     core: tl.constexpr = _CUBE_CORE if shape == CUBE else _CYLINDER_CORE
     square: tl.constexpr = (1 - core) * (1 - core)
     for _ in range(_EDGE_STEPS):
-        point = go(origin, entry, direction)
+        point = ray_at(origin, entry, direction)
         if shape == CUBE:
             away = subtract(point, cube_core(point))
         else:

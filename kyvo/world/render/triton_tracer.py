@@ -1,17 +1,17 @@
 """The tracer as one Triton kernel: a program follows all rays of a tile of pixels to their end.
 
-A function here does what its namesake in ``casting``, ``shading`` or ``tracer`` does, whose
+A function here does what its namesake in ``intersection``, ``shading`` or ``tracer`` does, whose
 docstrings hold; ``triton_geometry`` is ``geometry``. Where PyTorch gathers the rays that need work,
-a block of rays branches: it tests a solid only if one of its rays enters the bounding sphere, and
-follows mirrors only if one has met metal. A tile is a warp, so neighbours decide together.
+a block of rays branches: it tests a primitive only if one of its rays enters the bounding sphere,
+and follows mirrors only if one has hit metal. A tile is a warp, so neighbours decide together.
 
-A CLEVR picture of 256 x 256 pixels with 4 samples takes 262,144 camera rays, 17,000 mirror rays and
+A CLEVR image of 256 x 256 pixels with 4 samples takes 262,144 camera rays, 17,000 mirror rays and
 1,036,000 shadow rays, and 0.44 GFLOP as PyTorch does it (counted by ``benchmarks/world.py``): at
 67 TFLOP/s of float32 an H100 could draw at most 150,000 a second.
 
-Shapes: G scenes, K slots of the fullest one, L lamps (the sun is the last one), A pixels of the
-picture, Q samples per pixel; C columns of a table. In kernels a vector is a tuple of three blocks,
-``slot`` counts from the scene's first solid, and a lane is one ray.
+Shapes: G scenes, K primitives of the fullest one, L lights (the sun is the last one), A pixels of
+the image, Q samples per pixel; C columns of a table. In kernels a vector is a tuple of three
+blocks, ``primitive_index`` counts from the scene's first primitive, and a lane is one ray.
 """
 
 import math
@@ -21,31 +21,31 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kyvo.world.constants import LAMPS, SUN
-from kyvo.world.render import intersection as casting
-from kyvo.world.render import rays, shading
+from kyvo.world.constants import LIGHTS, SUN
+from kyvo.world.render import intersection, rays, shading
 from kyvo.world.render.rays import Frame
-from kyvo.world.render.scene_batch import Solids, Stage, Surroundings, Viewers
+from kyvo.world.render.scene_batch import Environments, Primitives, SceneBatch, Viewers
 from kyvo.world.render.triton_geometry import (
     CUBE,
     FAR,
     SPHERE,
     add,
-    at_most,
+    any_lane,
+    axpy,
     backdrop_distance,
     backdrop_normal,
+    clamp_max,
     cube_core,
     cube_span,
     cylinder_core,
     cylinder_span,
     dot,
-    go,
     load_vector,
     multiply,
     normalize,
+    ray_at,
     scale,
     select,
-    some,
     sphere_span,
     subtract,
 )
@@ -53,65 +53,65 @@ from kyvo.world.render.triton_geometry import (
 TILE = (4, 8)
 """Height and width of a program's pixels: 32 lanes, one warp."""
 
-NEAR = tl.constexpr(casting.NEAR)
-LIFT = tl.constexpr(casting.LIFT)
-NO_OBJECT = tl.constexpr(rays.NO_OBJECT)
-NUM_LAMPS = tl.constexpr(len(LAMPS) + 1)
+NEAR = tl.constexpr(intersection.NEAR)
+LIFT = tl.constexpr(intersection.LIFT)
+NO_PRIMITIVE = tl.constexpr(rays.NO_PRIMITIVE)
+NUM_LIGHTS = tl.constexpr(len(LIGHTS) + 1)
 
 ONE_OVER_PI = tl.constexpr(1 / math.pi)
-SHEEN_ALPHA = tl.constexpr(shading.SHEEN_ALPHA)
-SHEEN_FRESNEL = tl.constexpr(shading.SHEEN_FRESNEL)
-DULL_ALPHA = tl.constexpr(shading.DULL_ALPHA)
-DULL_WEIGHT = tl.constexpr(shading.DULL_WEIGHT)
-SHARP_ALPHA = tl.constexpr(shading.SHARP_ALPHA)
-SHARP_WEIGHT = tl.constexpr(shading.SHARP_WEIGHT)
-BRIGHTEST_LOBE = tl.constexpr(shading.BRIGHTEST_LOBE)
+SPECULAR_ALPHA = tl.constexpr(shading.SPECULAR_ALPHA)
+SPECULAR_F0 = tl.constexpr(shading.SPECULAR_F0)
+ROUGH_ALPHA = tl.constexpr(shading.ROUGH_ALPHA)
+ROUGH_WEIGHT = tl.constexpr(shading.ROUGH_WEIGHT)
+SMOOTH_ALPHA = tl.constexpr(shading.SMOOTH_ALPHA)
+SMOOTH_WEIGHT = tl.constexpr(shading.SMOOTH_WEIGHT)
+LOBE_CLAMP = tl.constexpr(shading.LOBE_CLAMP)
 GROUND_BOUNCE = tl.constexpr(shading.GROUND_BOUNCE)
 CONTACT_SHADE = tl.constexpr(shading.CONTACT_SHADE)
-SOLID_BOUNCE = tl.constexpr(shading.SOLID_BOUNCE)
+PRIMITIVE_BOUNCE = tl.constexpr(shading.PRIMITIVE_BOUNCE)
 GROUND_LOSS = tl.constexpr(shading.GROUND_LOSS)
-SOLID_LOSS = tl.constexpr(shading.SOLID_LOSS)
+PRIMITIVE_LOSS = tl.constexpr(shading.PRIMITIVE_LOSS)
 
-# Columns of the tables: where a field starts, and last how many columns a row has.
+# Each constant is the column at which its field starts; the last one counts a row's columns.
 POSITION, RIGHT, UP, FORWARD, CAMERA = (tl.constexpr(c) for c in (0, 3, 6, 9, 12))
-EDGE, POWER, COLOR, LAMP = (tl.constexpr(c) for c in (12, 13, 14, 17))
-EVEN, ODD, SKY, STRIPE, HORIZON, AMBIENT, SETTING = (
+EDGE, POWER, COLOR, LIGHT = (tl.constexpr(c) for c in (12, 13, 14, 17))
+EVEN, ODD, SKY, STRIPE, HORIZON, AMBIENT, ENVIRONMENT = (
     tl.constexpr(c) for c in (0, 3, 6, 9, 10, 11, 12)
 )
-CENTER, TO_UNIT, REACH, AREA, ALBEDO, METAL, SHAPE, SOLID = (
+CENTER, TO_UNIT, SQUARED_RADIUS, AREA, ALBEDO, METAL, SHAPE, PRIMITIVE = (
     tl.constexpr(c) for c in (0, 3, 12, 13, 14, 17, 18, 19)
 )
 
 
-def trace_stage(
-    stage: Stage,
+def trace_batch(
+    batch: SceneBatch,
     frame: Frame,
-    mirrors: int,
-    mirror_tint: float,
-    brightest: float,
+    max_bounces: int,
+    terminal_radiance: float,
+    radiance_clamp: float,
     tile: tuple[int, int] = TILE,
 ) -> Tensor:
-    """Return the linear radiance (3, G, A) of the pictures of a stage, on its device.
+    """Return the linear radiance (3, G, A) of the images of a batch, on its device.
 
     Args:
-        stage: the scenes; the kernel needs no memory per ray, so they may be many.
+        batch: the scenes; the kernel needs no memory per ray, so they may be many.
         frame: pixels, samples and noise.
-        mirrors: metals are traced this many times in a row.
-        mirror_tint: what deeper ones show, as a share of their albedo.
-        brightest: radiance at which a sample is cut.
+        max_bounces: mirror reflections that are traced in a row.
+        terminal_radiance: radiance that metals mirror after the last one.
+        radiance_clamp: radiance at which a sample is cut.
         tile: height and width of a program's pixels, powers of two.
     """
-    num_scenes = stage.cameras.positions.shape[1]
+    num_scenes = batch.cameras.positions.shape[1]
     height, width = frame.shape
     radiance_3GA = frame.x_QA.new_empty(3, num_scenes, frame.num_pixels)
     num_tiles = triton.cdiv(height, tile[0]) * triton.cdiv(width, tile[1])
     arguments = (
         radiance_3GA,
-        _viewer_columns(stage.cameras).t().contiguous(),
-        _lamp_rows(stage.lamps),
-        _setting_rows(stage.surroundings),
-        _solid_rows(stage.solids),
-        stage.solids.reach_KG.isfinite().sum(0, dtype=torch.int32),
+        _viewer_columns(batch.cameras).t().contiguous(),
+        _light_rows(batch.lights),
+        _environment_rows(batch.environments),
+        _primitive_rows(batch.primitives),
+        batch.primitives.squared_radius_KG.isfinite().sum(0, dtype=torch.int32),
         frame.x_QA,
         frame.y_QA,
         frame.offsets_2LQA,
@@ -119,15 +119,15 @@ def trace_stage(
         height,
         width,
         frame.num_samples,
-        stage.solids.reach_KG.shape[0],
+        batch.primitives.squared_radius_KG.shape[0],
     )
     # Triton launches on the current device, which need not be the tensors'.
     with torch.cuda.device_of(radiance_3GA):
         _render_tile[(num_scenes * num_tiles,)](
             *arguments,
-            mirrors=mirrors,
-            mirror_tint=mirror_tint,
-            brightest=brightest,
+            max_bounces=max_bounces,
+            terminal_radiance=terminal_radiance,
+            radiance_clamp=radiance_clamp,
             tile_height=tile[0],
             tile_width=tile[1],
             num_warps=max(1, tile[0] * tile[1] // 32),
@@ -139,47 +139,49 @@ def _viewer_columns(viewers: Viewers) -> Tensor:
     return torch.cat([viewers.positions, viewers.right, viewers.up, viewers.forward])
 
 
-def _lamp_rows(lamps: Viewers) -> Tensor:
-    """Return the table (G, L, C) of lamps."""
-    columns_12LG = _viewer_columns(lamps)
-    # A lamp gives a surface that faces it at distance d an irradiance of watts / (pi d^2).
+def _light_rows(lights: Viewers) -> Tensor:
+    """Return the table (G, L, C) of lights."""
+    columns_12LG = _viewer_columns(lights)
+    # A light gives a surface that faces it at distance d an irradiance of watts / (pi d^2).
     facts_5L = columns_12LG.new_tensor(
-        [(lamp.edge, lamp.watts / math.pi, *lamp.color) for lamp in (*LAMPS, SUN)]
+        [(light.edge, light.watts / math.pi, *light.color) for light in (*LIGHTS, SUN)]
     ).t()
     facts_5LG = facts_5L[..., None].expand(-1, -1, columns_12LG.shape[2])
     return torch.cat([columns_12LG, facts_5LG]).permute(2, 1, 0).contiguous()
 
 
-def _setting_rows(surroundings: Surroundings) -> Tensor:
+def _environment_rows(environments: Environments) -> Tensor:
     """Return the table (G, C) of what is around."""
     numbers_3G = torch.stack(
-        [surroundings.stripe_G, surroundings.horizon_G, surroundings.ambient_G]
+        [environments.stripe_G, environments.horizon_G, environments.ambient_G]
     )
-    colors_9G = torch.cat([surroundings.even_3G, surroundings.odd_3G, surroundings.sky_3G])
+    colors_9G = torch.cat([environments.even_3G, environments.odd_3G, environments.sky_3G])
     return torch.cat([colors_9G, numbers_3G]).t().contiguous()
 
 
-def _solid_rows(solids: Solids) -> Tensor:
-    """Return the table (N, C) of solids.
+def _primitive_rows(primitives: Primitives) -> Tensor:
+    """Return the table (N, C) of primitives.
 
-    TO_UNIT is the matrix that turns the world into the axes of the unit shape: the solid's own
+    TO_UNIT is the matrix that turns the world into the axes of the unit shape: the primitive's own
     axes over its half extents.
     """
-    center_3N, half_3N, axes_9N = solids.placement_FN.split((3, 3, 9))
+    center_3N, half_3N, axes_9N = primitives.placement_FN.split((3, 3, 9))
     to_unit_33N = axes_9N.unflatten(0, (3, 3)) / half_3N[:, None]
-    numbers_2N = torch.stack([solids.reach_KG, solids.area_KG]).transpose(1, 2).flatten(1)
-    codes_2N = torch.stack([solids.metal_M[:-1], solids.shape_N]).to(center_3N)
-    columns = (center_3N, to_unit_33N.flatten(0, 1), numbers_2N, solids.albedo_3N, codes_2N)
+    numbers_2N = (
+        torch.stack([primitives.squared_radius_KG, primitives.area_KG]).transpose(1, 2).flatten(1)
+    )
+    codes_2N = torch.stack([primitives.metal_M[:-1], primitives.shape_N]).to(center_3N)
+    columns = (center_3N, to_unit_33N.flatten(0, 1), numbers_2N, primitives.albedo_3N, codes_2N)
     return torch.cat(columns).t().contiguous()
 
 
-@triton.jit(do_not_specialize=["num_scenes", "height", "width", "num_samples", "num_slots"])
+@triton.jit(do_not_specialize=["num_scenes", "height", "width", "num_samples", "num_primitives"])
 def _render_tile(
     out,
     cameras,
-    lamps,
-    settings,
-    solids,
+    lights,
+    environments,
+    primitives,
     counts,
     x_plane,
     y_plane,
@@ -188,17 +190,17 @@ def _render_tile(
     height,
     width,
     num_samples,
-    num_slots,
-    mirrors: tl.constexpr,
-    mirror_tint: tl.constexpr,
-    brightest: tl.constexpr,
+    num_primitives,
+    max_bounces: tl.constexpr,
+    terminal_radiance: tl.constexpr,
+    radiance_clamp: tl.constexpr,
     tile_height: tl.constexpr,
     tile_width: tl.constexpr,
 ):
     """The radiance of one tile of one scene: the mean over its samples."""
     tiles_across = tl.cdiv(width, tile_width)
     num_tiles = tiles_across * tl.cdiv(height, tile_height)
-    # Addresses may pass 2^31 where pictures are huge, or tiny and very many.
+    # Addresses may pass 2^31 where images are huge, or tiny and very many.
     g, tile = (tl.program_id(0) // num_tiles).to(tl.int64), tl.program_id(0) % num_tiles
     num_pixels = (height * width).to(tl.int64)
     lane = tl.arange(0, tile_height * tile_width)
@@ -209,9 +211,9 @@ def _render_tile(
 
     camera = cameras + g * CAMERA
     scene = (
-        lamps + g * (NUM_LAMPS * LAMP),
-        settings + g * SETTING,
-        solids + g * num_slots * SOLID,
+        lights + g * (NUM_LIGHTS * LIGHT),
+        environments + g * ENVIRONMENT,
+        primitives + g * num_primitives * PRIMITIVE,
         tl.load(counts + g),
     )
     zero = tl.zeros((tile_height * tile_width,), tl.float32)
@@ -220,8 +222,8 @@ def _render_tile(
         place = sample * num_pixels + pixel
         origin, direction = _camera_ray(camera, tl.load(x_plane + place), tl.load(y_plane + place))
         noise = (offsets + place, num_samples * num_pixels)
-        seen = _follow(scene, noise, origin, direction, inside, mirrors, mirror_tint)
-        total = add(total, at_most(seen, brightest))
+        seen = _follow(scene, noise, origin, direction, inside, max_bounces, terminal_radiance)
+        total = add(total, clamp_max(seen, radiance_clamp))
     for channel in tl.static_range(3):
         place = (channel * num_scenes + g) * num_pixels + pixel
         tl.store(out + place, total[channel] / num_samples, mask=inside)
@@ -229,111 +231,121 @@ def _render_tile(
 
 @triton.jit
 def _camera_ray(camera, x, y):
-    ahead = go(load_vector(camera + FORWARD), x, load_vector(camera + RIGHT))
-    direction = normalize(go(ahead, y, load_vector(camera + UP)))
-    return go(load_vector(camera + POSITION), tl.zeros_like(x), direction), direction
+    ahead = axpy(x, load_vector(camera + RIGHT), load_vector(camera + FORWARD))
+    direction = normalize(axpy(y, load_vector(camera + UP), ahead))
+    return ray_at(load_vector(camera + POSITION), tl.zeros_like(x), direction), direction
 
 
 @triton.jit
-def _follow(scene, noise, origin, direction, looking, mirrors: tl.constexpr, tint: tl.constexpr):
-    """The radiance that camera rays see through so many mirrors: ``_trace`` as a loop."""
+def _follow(
+    scene,
+    noise,
+    origin,
+    direction,
+    active,
+    max_bounces: tl.constexpr,
+    terminal_radiance: tl.constexpr,
+):
+    """The radiance that camera rays see over so many bounces: ``_trace`` as a loop."""
     zero, one = tl.zeros_like(direction[0]), tl.full(direction[0].shape, 1.0, tl.float32)
-    left = tl.full(zero.shape, NO_OBJECT, tl.int32)
+    source = tl.full(zero.shape, NO_PRIMITIVE, tl.int32)
     radiance, gain = (zero, zero, zero), (one, one, one)
-    for _ in range(mirrors + 1):
-        if some(looking):
-            seen, point, normal, albedo, is_metal, slot = _trace(
-                scene, noise, origin, direction, left, looking
+    for _ in range(max_bounces + 1):
+        if any_lane(active):
+            seen, point, normal, albedo, is_metal, primitive_index = _trace(
+                scene, noise, origin, direction, source, active
             )
-            radiance = select(looking, add(radiance, multiply(gain, seen)), radiance)
-            looking = looking & is_metal
-            gain = select(looking, multiply(gain, albedo), (zero, zero, zero))
-            origin, left = go(point, LIFT, normal), slot
-            direction = go(direction, -2 * dot(direction, normal), normal)
-    return go(radiance, tint, gain)
+            radiance = select(active, add(radiance, multiply(gain, seen)), radiance)
+            active = active & is_metal
+            gain = select(active, multiply(gain, albedo), (zero, zero, zero))
+            origin, source = ray_at(point, LIFT, normal), primitive_index
+            direction = axpy(-2 * dot(direction, normal), normal, direction)
+    return axpy(terminal_radiance, gain, radiance)
 
 
 @triton.jit
-def _trace(scene, noise, origin, direction, left, looking):
+def _trace(scene, noise, origin, direction, source, active):
     """What rays see without mirrors, and where they end; ``is_metal`` is false in the sky."""
-    lamps, setting, solids, count = scene
-    distance, point, normal, albedo, is_metal, slot = _find_surface(
-        setting, solids, count, origin, direction, left, looking
+    lights, environment, primitives, count = scene
+    distance, point, normal, albedo, is_metal, primitive_index = _find_surface(
+        environment, primitives, count, origin, direction, source, active
     )
-    hit = looking & (distance < FAR)
+    hit = active & (distance < FAR)
     tinted, white = _direct_light(
-        lamps, solids, count, noise, point, normal, direction, is_metal, slot, hit
+        lights, primitives, count, noise, point, normal, direction, is_metal, primitive_index, hit
     )
-    bounced = _bounced_light(setting, solids, count, point, normal, slot)
+    bounced = _bounced_light(environment, primitives, count, point, normal, primitive_index)
     tinted = select(is_metal, tinted, add(tinted, bounced))
     seen = add(multiply(albedo, tinted), white)
-    seen = select(hit, seen, load_vector(setting + SKY))
-    return seen, point, normal, albedo, is_metal & hit, slot
+    seen = select(hit, seen, load_vector(environment + SKY))
+    return seen, point, normal, albedo, is_metal & hit, primitive_index
 
 
 @triton.jit
-def _find_surface(setting, solids, count, origin, direction, left, looking):
-    """The ground's slot is NO_OBJECT."""
-    to_object, slot = _nearest_object(solids, count, origin, direction, left, looking)
-    to_ground = _ground_distance(setting, origin, direction)
+def _find_surface(environment, primitives, count, origin, direction, source, active):
+    """The ground's primitive index is NO_PRIMITIVE."""
+    to_object, primitive_index = _nearest_primitive(
+        primitives, count, origin, direction, source, active
+    )
+    to_ground = _ground_distance(environment, origin, direction)
     distance = tl.minimum(to_object, to_ground)
-    point = go(origin, distance, direction)
+    point = ray_at(origin, distance, direction)
     on_object = to_object < to_ground
-    slot = tl.where(on_object, slot, NO_OBJECT)
+    primitive_index = tl.where(on_object, primitive_index, NO_PRIMITIVE)
     normal = backdrop_normal(point)
-    albedo = _ground_albedo(setting, point)
+    albedo = _ground_albedo(environment, point)
     is_metal = tl.zeros_like(on_object)
-    if some(on_object):
-        solid = solids + tl.where(on_object, slot, 0) * SOLID
-        normal = select(on_object, _object_normal(solid, point), normal)
-        albedo = select(on_object, load_vector(solid + ALBEDO), albedo)
-        is_metal = on_object & (tl.load(solid + METAL) > 0)
-    return distance, point, normal, albedo, is_metal, slot
+    if any_lane(on_object):
+        primitive = primitives + tl.where(on_object, primitive_index, 0) * PRIMITIVE
+        normal = select(on_object, _object_normal(primitive, point), normal)
+        albedo = select(on_object, load_vector(primitive + ALBEDO), albedo)
+        is_metal = on_object & (tl.load(primitive + METAL) > 0)
+    return distance, point, normal, albedo, is_metal, primitive_index
 
 
 @triton.jit
-def _nearest_object(solids, count, origin, direction, left, looking):
+def _nearest_primitive(primitives, count, origin, direction, source, active):
     distance = tl.full(direction[0].shape, FAR, tl.float32)
-    slot = tl.full(distance.shape, NO_OBJECT, tl.int32)
+    primitive_index = tl.full(distance.shape, NO_PRIMITIVE, tl.int32)
     for k in range(count):
-        solid = solids + k * SOLID
-        near = looking & (left != k) & _comes_near(solid, origin, direction)
-        if some(near):
-            entry, beyond = _span(solid, origin, direction)
+        primitive = primitives + k * PRIMITIVE
+        near = active & (source != k) & _comes_near(primitive, origin, direction)
+        if any_lane(near):
+            entry, beyond = _span(primitive, origin, direction)
             hit = near & (entry < beyond) & (entry > NEAR) & (entry < distance)
             distance = tl.where(hit, entry, distance)
-            slot = tl.where(hit, k, slot)
-    return distance, slot
+            primitive_index = tl.where(hit, k, primitive_index)
+    return distance, primitive_index
 
 
 @triton.jit
-def _is_lit(solids, count, origin, direction, distance, slot, lit):
-    """Of the rays that are ``lit``, those that reach their lamp."""
+def _is_visible(primitives, count, origin, direction, distance, primitive_index, visible):
+    """Of the rays that are ``visible``, those that reach their light."""
     for k in range(count):
-        solid = solids + k * SOLID
-        near = lit & (slot != k) & _comes_near(solid, origin, direction)
-        if some(near):
-            entry, beyond = _span(solid, origin, direction)
+        primitive = primitives + k * PRIMITIVE
+        near = visible & (primitive_index != k) & _comes_near(primitive, origin, direction)
+        if any_lane(near):
+            entry, beyond = _span(primitive, origin, direction)
             ahead = (entry < beyond) & (beyond > NEAR)
-            lit = lit & ~(near & ahead & (entry < distance))
-    return lit
+            visible = visible & ~(near & ahead & (entry < distance))
+    return visible
 
 
 @triton.jit
-def _comes_near(solid, origin, direction):
-    """Whether rays enter the bounding sphere of one solid."""
-    to_center = subtract(load_vector(solid + CENTER), origin)
-    outside = dot(to_center, to_center) - tl.load(solid + REACH)
+def _comes_near(primitive, origin, direction):
+    """Whether rays enter the bounding sphere of one primitive."""
+    to_center = subtract(load_vector(primitive + CENTER), origin)
+    outside = dot(to_center, to_center) - tl.load(primitive + SQUARED_RADIUS)
     along = tl.maximum(dot(to_center, direction), 0.0)
     return along * along > outside
 
 
 @triton.jit
-def _span(solid, origin, direction):
-    """Entry into and exit from one solid; missed: exit < entry."""
-    shape = tl.load(solid + SHAPE)
-    origin = _to_unit(solid, subtract(origin, load_vector(solid + CENTER)))
-    direction = _to_unit(solid, direction)
+def _span(primitive, origin, direction):
+    """Entry into and exit from one primitive; missed: exit < entry."""
+    shape = tl.load(primitive + SHAPE)
+    origin = _to_unit(primitive, subtract(origin, load_vector(primitive + CENTER)))
+    direction = _to_unit(primitive, direction)
     if shape == CUBE:
         entry, beyond = cube_span(origin, direction)
     elif shape == SPHERE:
@@ -344,133 +356,137 @@ def _span(solid, origin, direction):
 
 
 @triton.jit
-def _object_normal(solid, point):
-    """``solid`` is a block of addresses: each lane has met its own."""
-    local = _to_unit(solid, subtract(point, load_vector(solid + CENTER)))
-    shape = tl.load(solid + SHAPE)
+def _object_normal(primitive, point):
+    """``primitive`` is a block of addresses: each lane has hit its own."""
+    local = _to_unit(primitive, subtract(point, load_vector(primitive + CENTER)))
+    shape = tl.load(primitive + SHAPE)
     core = select(shape == CUBE, cube_core(local), cylinder_core(local))
     slope = subtract(local, select(shape == SPHERE, scale(0.0, core), core))
-    normal = scale(slope[0], load_vector(solid + TO_UNIT))
-    normal = go(normal, slope[1], load_vector(solid + TO_UNIT + 3))
-    return normalize(go(normal, slope[2], load_vector(solid + TO_UNIT + 6)))
+    normal = scale(slope[0], load_vector(primitive + TO_UNIT))
+    normal = axpy(slope[1], load_vector(primitive + TO_UNIT + 3), normal)
+    return normalize(axpy(slope[2], load_vector(primitive + TO_UNIT + 6), normal))
 
 
 @triton.jit
-def _to_unit(solid, vector):
-    """Vectors of the world along the solid's own axes, in half extents."""
+def _to_unit(primitive, vector):
+    """Vectors of the world along the primitive's own axes, in half extents."""
     return (
-        dot(load_vector(solid + TO_UNIT), vector),
-        dot(load_vector(solid + TO_UNIT + 3), vector),
-        dot(load_vector(solid + TO_UNIT + 6), vector),
+        dot(load_vector(primitive + TO_UNIT), vector),
+        dot(load_vector(primitive + TO_UNIT + 3), vector),
+        dot(load_vector(primitive + TO_UNIT + 6), vector),
     )
 
 
 @triton.jit
-def _ground_distance(setting, origin, direction):
+def _ground_distance(environment, origin, direction):
     distance = backdrop_distance(origin, direction)
-    beyond = origin[2] + distance * direction[2] > tl.load(setting + HORIZON)
+    beyond = origin[2] + distance * direction[2] > tl.load(environment + HORIZON)
     return tl.where(beyond, FAR, distance)
 
 
 @triton.jit
-def _ground_albedo(setting, point):
-    stripe = tl.floor(point[0] / tl.load(setting + STRIPE))
+def _ground_albedo(environment, point):
+    stripe = tl.floor(point[0] / tl.load(environment + STRIPE))
     is_even = stripe == 2 * tl.floor(0.5 * stripe)
-    return select(is_even, load_vector(setting + EVEN), load_vector(setting + ODD))
+    return select(is_even, load_vector(environment + EVEN), load_vector(environment + ODD))
 
 
 @triton.jit
-def _direct_light(lamps, solids, count, noise, point, normal, direction, is_metal, slot, hit):
-    """Radiance over albedo, and the white radiance of the sheen."""
-    lifted = go(point, LIFT, normal)
+def _direct_light(
+    lights, primitives, count, noise, point, normal, direction, is_metal, primitive_index, hit
+):
+    """Radiance over albedo, and the white radiance of the specular term."""
+    lifted = ray_at(point, LIFT, normal)
     nv = -dot(normal, direction)
     zero = tl.zeros_like(nv)
     tinted, white = (zero, zero, zero), (zero, zero, zero)
-    for index in range(NUM_LAMPS):
-        lamp = lamps + index * LAMP
-        to_lamp, distance, nl, arriving = _lamp_light(lamp, noise, index, point, normal)
-        lit = hit & (arriving > 0)
-        if some(lit):
-            lit = _is_lit(solids, count, lifted, to_lamp, distance, slot, lit)
-            arriving = tl.where(lit, arriving, 0.0)
-            lv = -dot(to_lamp, direction)
-            color = load_vector(lamp + COLOR)
-            tinted = go(tinted, arriving * _tinted_part(is_metal, nl, nv, lv), color)
-            sheen = tl.where(is_metal, 0.0, _sheen(nl, nv, lv))
-            white = go(white, arriving * sheen, color)
+    for index in range(NUM_LIGHTS):
+        light = lights + index * LIGHT
+        to_light, distance, nl, arriving = _sample_light(light, noise, index, point, normal)
+        visible = hit & (arriving > 0)
+        if any_lane(visible):
+            visible = _is_visible(
+                primitives, count, lifted, to_light, distance, primitive_index, visible
+            )
+            arriving = tl.where(visible, arriving, 0.0)
+            lv = -dot(to_light, direction)
+            color = load_vector(light + COLOR)
+            tinted = axpy(arriving * _tinted_part(is_metal, nl, nv, lv), color, tinted)
+            specular = tl.where(is_metal, 0.0, _dielectric_specular(nl, nv, lv))
+            white = axpy(arriving * specular, color, white)
     return tinted, white
 
 
 @triton.jit
-def _lamp_light(lamp, noise, index, point, normal):
-    """The light of one point of one lamp, shadows not counted."""
+def _sample_light(light, noise, index, point, normal):
+    """The light of one point (u, v) of one light, shadows not counted."""
     offsets, stride = noise
-    edge = tl.load(lamp + EDGE)
-    aside = tl.load(offsets + index * stride) * edge
-    above = tl.load(offsets + (NUM_LAMPS + index) * stride) * edge
-    to_lamp = go(scale(aside, load_vector(lamp + RIGHT)), above, load_vector(lamp + UP))
-    to_lamp = subtract(add(to_lamp, load_vector(lamp + POSITION)), point)
-    squared = dot(to_lamp, to_lamp)
+    edge = tl.load(light + EDGE)
+    u = tl.load(offsets + index * stride) * edge
+    v = tl.load(offsets + (NUM_LIGHTS + index) * stride) * edge
+    to_light = axpy(v, load_vector(light + UP), scale(u, load_vector(light + RIGHT)))
+    to_light = subtract(add(to_light, load_vector(light + POSITION)), point)
+    squared = dot(to_light, to_light)
     distance = tl.sqrt(squared)
-    to_lamp = scale(1 / distance, to_lamp)
-    leaving = tl.maximum(-dot(to_lamp, load_vector(lamp + FORWARD)), 0.0)
-    nl = tl.maximum(dot(to_lamp, normal), 0.0)
-    return to_lamp, distance, nl, tl.load(lamp + POWER) * leaving * nl / squared
+    to_light = scale(1 / distance, to_light)
+    leaving = tl.maximum(-dot(to_light, load_vector(light + FORWARD)), 0.0)
+    nl = tl.maximum(dot(to_light, normal), 0.0)
+    return to_light, distance, nl, tl.load(light + POWER) * leaving * nl / squared
 
 
 @triton.jit
-def _bounced_light(setting, solids, count, point, normal, slot):
+def _bounced_light(environment, primitives, count, point, normal, primitive_index):
     """Radiance over albedo; metals get none of it."""
-    on_ground = slot == NO_OBJECT
+    on_ground = primitive_index == NO_PRIMITIVE
     height = tl.minimum(tl.maximum(point[2] / 0.7, 0.0), 1.0)
     downward = tl.where(on_ground, 0.0, 0.5 * (1 - normal[2]))
     contact = 1 - (1 - height) * CONTACT_SHADE
-    around = downward * GROUND_BOUNCE * contact + tl.load(setting + AMBIENT)
-    cover, tint = _neighbours(solids, count, point, normal)
-    rest = around - cover * tl.where(on_ground, GROUND_LOSS, SOLID_LOSS)
-    return add(scale(SOLID_BOUNCE, tint), (rest, rest, rest))
+    around = downward * GROUND_BOUNCE * contact + tl.load(environment + AMBIENT)
+    occlusion, tint = _neighbours(primitives, count, point, normal)
+    rest = around - occlusion * tl.where(on_ground, GROUND_LOSS, PRIMITIVE_LOSS)
+    return add(scale(PRIMITIVE_BOUNCE, tint), (rest, rest, rest))
 
 
 @triton.jit
-def _neighbours(solids, count, point, normal):
-    cover = tl.zeros_like(point[0])
-    tint = (cover, cover, cover)
+def _neighbours(primitives, count, point, normal):
+    occlusion = tl.zeros_like(point[0])
+    tint = (occlusion, occlusion, occlusion)
     for k in range(count):
-        solid = solids + k * SOLID
-        to_center = subtract(load_vector(solid + CENTER), point)
+        primitive = primitives + k * PRIMITIVE
+        to_center = subtract(load_vector(primitive + CENTER), point)
         squared = dot(to_center, to_center)
         rise = tl.maximum(dot(to_center, normal), 0.0)
-        share = rise * tl.load(solid + AREA) / (tl.sqrt(squared) * squared)
+        share = rise * tl.load(primitive + AREA) / (tl.sqrt(squared) * squared)
         share = tl.minimum(share, 1.0)
-        cover += share
-        tint = go(tint, share, load_vector(solid + ALBEDO))
-    return tl.minimum(cover, 1.0), tint
+        occlusion += share
+        tint = axpy(share, load_vector(primitive + ALBEDO), tint)
+    return tl.minimum(occlusion, 1.0), tint
 
 
 @triton.jit
 def _tinted_part(is_metal, nl, nv, lv):
     """Reflectance over albedo: even, or metal's lobes."""
     part = tl.full(nl.shape, ONE_OVER_PI, tl.float32)
-    if some(is_metal):
+    if any_lane(is_metal):
         part = tl.where(is_metal, _metal_lobes(nl, nv, lv), part)
     return part
 
 
 @triton.jit
-def _sheen(nl, nv, lv):
+def _dielectric_specular(nl, nv, lv):
     squared = tl.maximum(1 + lv, 0.0) / 2
     grazing = 1 - tl.minimum(tl.sqrt(squared), 1.0)
     square = grazing * grazing
-    fresnel = square * square * grazing * (1 - SHEEN_FRESNEL) + SHEEN_FRESNEL
-    spread = _ggx_spread(nl, nv, lv, SHEEN_ALPHA)
+    fresnel = square * square * grazing * (1 - SPECULAR_F0) + SPECULAR_F0
+    spread = _ggx_spread(nl, nv, lv, SPECULAR_ALPHA)
     return spread * fresnel * 0.25 / tl.maximum(tl.maximum(nl, nv), 0.1)
 
 
 @triton.jit
 def _metal_lobes(nl, nv, lv):
     nv = tl.maximum(nv, 0.05)
-    dull = _ggx(nl, nv, lv, DULL_ALPHA) * DULL_WEIGHT
-    return dull + _ggx(nl, nv, lv, SHARP_ALPHA) * SHARP_WEIGHT
+    rough = _ggx(nl, nv, lv, ROUGH_ALPHA) * ROUGH_WEIGHT
+    return rough + _ggx(nl, nv, lv, SMOOTH_ALPHA) * SMOOTH_WEIGHT
 
 
 @triton.jit
@@ -479,7 +495,7 @@ def _ggx(nl, nv, lv, alpha: tl.constexpr):
     shadowing = nl * tl.sqrt(nv * nv * (1 - square) + square)
     masking = nv * tl.sqrt(nl * nl * (1 - square) + square)
     geometry = 0.5 / tl.maximum(shadowing + masking, 1e-4)
-    return tl.minimum(_ggx_spread(nl, nv, lv, alpha) * geometry, BRIGHTEST_LOBE)
+    return tl.minimum(_ggx_spread(nl, nv, lv, alpha) * geometry, LOBE_CLAMP)
 
 
 @triton.jit
