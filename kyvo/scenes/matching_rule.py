@@ -6,6 +6,7 @@ Lengths are in the units of the schema's axes. The matching itself is ``kyvo.met
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from kyvo.common.errors import InputError
 
@@ -65,12 +66,12 @@ class MatchingRule:
     broadcasts: bool = False
     taus: tuple[float, ...] = PAPER_TAUS
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[Tolerance, ...]:
         """All tolerances, that of the dimensions last."""
         return self.tolerances + ((self.dimensions,) if self.dimensions else ())
 
-    @property
+    @cached_property
     def counts(self) -> dict[str, int]:
         """How many leading numbers of each field the rule reads, by the field's key."""
         counts = {self.position: self.distance_axes}

@@ -145,8 +145,10 @@ class Schema:
 
     @cached_property
     def position_field(self) -> NumberField | None:
-        """The field of the position: what the matching rule says, else the first of two numbers
-        or more; None if there is none."""
+        """The field of the position; None if there is none.
+
+        It is the matching rule's, or without a rule the first field of two numbers or more.
+        """
         key = self.matching.position if self.matching else None
         found = (f for f in self.number_fields if f.key == key or (not key and len(f.axes) > 1))
         return next(found, None)
