@@ -46,10 +46,11 @@ from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training import (
     LossConfig,
     TrainingConfig,
-    accelerate,
+    apply_compile_and_float8,
     apply_gradients,
-    batch_loss,
+    autocast,
     build_optimizer,
+    language_loss,
     length_multiple,
     loss_weight,
 )
@@ -204,24 +205,30 @@ class Bench:
         if case.undone == "all":
             return self._reference_step()
         config = self.config(case.changes)
+        loss = config.loss
         model = self._build(weight_dtype(config.precision))
         if case.undone == "attention":
             use_torchtunes_attention(model)
         parameters = model.trainable_parameters()
         optimizer = build_optimizer(config, parameters)
-        accelerate(model, config)
+        apply_compile_and_float8(model, config)
 
         def step(batch: Batch) -> Tensor:
-            weight = loss_weight(batch, config.loss.normalization)
+            weight = loss_weight(batch, loss.normalization)
             if case.undone == "labels":
                 batch = with_every_position(batch)
+            batch = batch.to(self.device)
             with case.attention():
-                loss = batch_loss(model, batch, config, self.device).total / weight
-                loss.backward()
+                with autocast(config.precision, self.device):
+                    sums = language_loss(
+                        model, batch, loss.normalization, loss.head_chunk, config.compile
+                    )
+                mean = sums.total / weight
+                mean.backward()
             norm = apply_gradients(parameters.values(), optimizer, None, config.clip_grad_norm)
             if case.undone == "asking":
                 assert norm.isfinite()
-            return loss.detach()
+            return mean.detach()
 
         return step, model
 

@@ -10,7 +10,7 @@ from kyvo.common.errors import Problems
 from kyvo.decoding import GenerationConfig, plan_generation
 from kyvo.evaluation import Table, check_table
 from kyvo.training import TrainingConfig, plan_training
-from kyvo.training.vqgan.recipe import VQGANTrainingConfig, plan_vqgan
+from kyvo.training.vqgan import VQGANTrainingConfig, plan_vqgan
 
 
 def validate(paths: Sequence[Path | str], overrides: Sequence[str] = ()) -> dict[str, str]:
@@ -44,6 +44,6 @@ def _field_names(cls: Any) -> set[str]:
 _KINDS: dict[type, Callable[[Any, Path, Sequence[str]], str]] = {
     TrainingConfig: lambda config, *_: plan_training(config).summary(),
     GenerationConfig: lambda config, *_: plan_generation(config).summary(),
-    VQGANTrainingConfig: lambda config, *_: plan_vqgan(config),
+    VQGANTrainingConfig: lambda config, *_: plan_vqgan(config).summary(),
     Table: lambda _, path, overrides: check_table(path, overrides),
 }

@@ -20,25 +20,25 @@ from kyvo.common.files import atomic_file, folder_lock
 from kyvo.data.batches import Batch, LossWeighting, length_buckets, make_loader
 from kyvo.data.dataset import KyvoDataset
 from kyvo.models import (
-    latest_checkpoint,
     load_released_state,
     released_state_dict,
     save_checkpoint,
 )
 from kyvo.training import (
-    GradientWatch,
     LossSums,
     MetricsLog,
+    NonFiniteGradCheck,
+    PreemptionHandler,
     StepMeter,
-    StopRequest,
     TrainingConfig,
-    accelerate,
+    apply_compile_and_float8,
     apply_gradients,
-    batch_loss,
+    autocast,
     build_model,
     build_optimizer,
-    check_fingerprint,
+    find_interrupted,
     fingerprint,
+    language_loss,
     length_multiple,
     log_line,
     loss_weight,
@@ -77,9 +77,9 @@ class FullFinetuneRecipeSingleDevice3D:
         )
         self.fingerprint = fingerprint(config, len(self.dataset))
         self.meter = StepMeter(self.total_steps, self.step)
-        self.watch = GradientWatch()
+        self.grad_check = NonFiniteGradCheck()
         self._resume()
-        accelerate(self.model, config)
+        apply_compile_and_float8(self.model, config)
         logger = config.metric_logger.build() if config.metric_logger else None
         self.log = MetricsLog(config.output_dir / "metrics.jsonl", logger, self.step)
 
@@ -88,7 +88,7 @@ class FullFinetuneRecipeSingleDevice3D:
         progress = tqdm(total=self.total_steps, initial=self.step, unit="step", disable=None)
         if self.step == 0:
             self._validate()
-        with StopRequest() as stop, progress:
+        with PreemptionHandler() as stop, progress:
             while self.step < self.total_steps:
                 for batches in self._rest_of_epoch():
                     self._update(batches)
@@ -138,16 +138,23 @@ class FullFinetuneRecipeSingleDevice3D:
             self.parameters.values(), self.optimizer, self.scheduler, config.clip_grad_norm
         )
         self.meter.gradient_norm = norm
-        self.watch.note(self.step + 1, norm, batches)
+        keys = [key for batch in batches for key in batch.keys]
+        self.grad_check.record(self.step + 1, norm, keys)
 
     def _loss(self, batch: Batch) -> LossSums:
-        return batch_loss(self.model, batch, self.config, self.device)
+        """The loss of a ``batch`` that is still on the host."""
+        config, loss = self.config, self.config.loss
+        batch = batch.to(self.device)
+        with autocast(config.precision, self.device):
+            return language_loss(
+                self.model, batch, loss.normalization, loss.head_chunk, config.compile
+            )
 
     def _after_step(self, progress: tqdm) -> None:
         config, step = self.config, self.step
         last = step == self.total_steps
         if last or step % config.log_every_n_steps == 0:
-            self.watch.check()
+            self.grad_check.check()
             values = self.meter.report(step, _learning_rate(self.optimizer))
             self.log.write(step, values)
             progress.write(log_line(step, self.total_steps, values))
@@ -161,12 +168,12 @@ class FullFinetuneRecipeSingleDevice3D:
             self._export((step - 1) // self.steps_per_epoch)
         if last or ends_epoch or _is_multiple(step, config.save_every_n_steps):
             self._save()
-        self.meter.leave_out(time.perf_counter() - begun)
+        self.meter.clock.exclude(time.perf_counter() - begun)
 
     @torch.no_grad()
     def _validate(self) -> None:
         """Loss and accuracy on held-out samples, in a fixed order."""
-        self.watch.check()
+        self.grad_check.check()
         if self.validation is None:
             return
         config = self.config
@@ -180,7 +187,7 @@ class FullFinetuneRecipeSingleDevice3D:
         tqdm.write(f"step {self.step}  validation loss {loss:.4f}  accuracy {accuracy:.3f}")
 
     def _save(self) -> None:
-        self.watch.check()
+        self.grad_check.check()
         tensors, values = optimizer_state(self.optimizer, self.parameters)
         state = {
             "step": self.step,
@@ -195,19 +202,11 @@ class FullFinetuneRecipeSingleDevice3D:
         )
 
     def _resume(self) -> None:
-        folder = self.config.output_dir
-        found, skipped = latest_checkpoint(folder)
-        for line in skipped:
-            print(f"skipped a damaged checkpoint: {line}")
+        config = self.config
+        found = find_interrupted(config.output_dir, config.resume, self.fingerprint)
         if found is None:
             return
-        if self.config.resume == "never":
-            raise InputError(
-                f"output_dir: {folder} holds checkpoints and resume is 'never'. "
-                "Choose another folder or set resume=auto."
-            )
         state, tensors = found.state(), found.optimizer_tensors()
-        check_fingerprint(state["run"], self.fingerprint, folder)
         load_released_state(self.model, found.weights(), str(found.folder))
         restore_optimizer(self.optimizer, self.parameters, tensors, state["optimizer"])
         self.step = found.step
@@ -219,7 +218,7 @@ class FullFinetuneRecipeSingleDevice3D:
 
     def _export(self, epoch: int) -> None:
         """The released layout's file, for tools that read ``meta_model_{epoch}.pt``."""
-        self.watch.check()
+        self.grad_check.check()
         with atomic_file(self.config.output_dir / f"meta_model_{epoch}.pt") as temporary:
             torch.save(released_state_dict(self.model), temporary)
 

@@ -1,6 +1,7 @@
-"""Train the image tokenizer (a VQGAN) on folders of pictures.
+"""Train the image tokenizer (a VQGAN) on folders of images.
 
-Writes OUTPUT/metrics.jsonl, OUTPUT/codebook.npy and the model's run folder OUTPUT/NAME.
+Writes OUTPUT/metrics.jsonl, OUTPUT/codebook.npy, the model's folder OUTPUT/NAME, and checkpoints.
+The same command again goes on where an interrupted run stopped.
 """
 
 import argparse
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 
 import kyvo.common.cli
 from kyvo.common.config import load_config
-from kyvo.training.vqgan.recipe import VQGANTrainingConfig, plan_vqgan, train_vqgan
+from kyvo.training.vqgan import VQGANTrainingConfig, train_vqgan
 
 
 def main(argv: Sequence[str]) -> None:
@@ -17,7 +18,6 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, epilog=kyvo.common.cli.OVERRIDES_HELP)
     parser.add_argument("--config", required=True, help="yaml file of the run")
     config = load_config(VQGANTrainingConfig, parser.parse_args(argv).config, overrides)
-    print(plan_vqgan(config))
     train_vqgan(config)
     print(f"model: {config.output / config.name}")
     print(f"codebook: {config.output / 'codebook.npy'}")

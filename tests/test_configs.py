@@ -10,7 +10,7 @@ from kyvo.common.errors import InputError
 from kyvo.decoding import GenerationConfig
 from kyvo.evaluation.table import load_table
 from kyvo.training import TrainingConfig
-from kyvo.training.vqgan.recipe import VQGANTrainingConfig
+from kyvo.training.vqgan import VQGANTrainingConfig
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"

@@ -19,7 +19,7 @@ SECTION = (ROOT / "DATA.md").read_text().split("\n## Your own scenes in six step
 COMMANDS = re.findall(r"^python3 (\S+\.py) (.+)$", SECTION.split("\n## ")[0], flags=re.MULTILINE)
 # What makes a command tiny.
 OVERRIDES = {
-    "train_vqgan.py": "max_steps=20 model.ch=16 batch_size=4 codebook.start_pictures=12",
+    "train_vqgan.py": "max_steps=20 model.ch=16 batch_size=4 codebook.start_images=12",
     "full_finetune_single_device_3d.py": "max_steps=4 batch_size=4 log_every_n_steps=2",
     "generate_3d.py": "batch_size=4 num_samples=2",
 }

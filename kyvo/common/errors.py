@@ -55,6 +55,12 @@ class Problems:
                 self.add(message)
             return None
 
+    def checked(self, found: T | None) -> T:
+        """What an attempt found; every problem is raised if this or another one failed."""
+        self.raise_any()
+        assert found is not None, "an attempt that fails leaves a message"
+        return found
+
     def raise_any(self, source: str | None = None) -> None:
         """Raise everything noted as one error.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from kyvo.common.workers import leave_signals_to_parent
 from kyvo.data.dataset import KyvoDataset
 from kyvo.tokens.sequences import IGNORED_LABEL, Sample
 
@@ -157,6 +158,7 @@ def make_loader(
         collate_fn=_Collate(weighting, multiple),
         num_workers=num_workers,
         pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_parent,
         # Its own: a loader draws a seed whenever it is iterated, and drawing it from torch's
         # global generator would set a resumed run apart from an uninterrupted one.
         generator=torch.Generator(),

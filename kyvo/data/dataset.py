@@ -18,7 +18,7 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
     """Samples of one task, or of several of which each sample draws one anew every epoch.
 
     Item i is (key, sample). Samples are the keys present in every file that the tasks read, in
-    sorted order; ``left_out`` says, a line a file, how many others there are.
+    sorted order; ``excluded`` says, a line a file, how many others there are.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
         self.builders = tuple(builders)
         self.stores = stores
         shared = common_keys(list(stores.values()))
-        self.left_out = [
+        self.excluded = [
             f"{segment.source_name}: {len(store) - len(shared)} of {len(store)} keys are not in "
             "every file: left out"
             for segment, store in stores.items()

@@ -142,7 +142,7 @@ class GenerationPlan:
             [
                 f"{self.config.run_identifier}: {len(self.indices)} of {len(self.dataset)} "
                 f"samples, prompts of up to {self.longest_prompt} tokens",
-                *self.dataset.left_out,
+                *self.dataset.excluded,
                 f"{num_parameters(self.model):,} weights: {weights}",
                 f"memory: about {format_bytes(self.memory_bytes)}",
                 f"disk: about {format_bytes(self.files.size(len(self.indices)))}",

@@ -1,1 +1,1 @@
-"""The image modality: pictures to discrete codes and back with a VQGAN, and its training."""
+"""The image modality: images to discrete codes and back with a VQGAN."""

@@ -1,6 +1,6 @@
-"""Whole sets of pictures to codes and back, batch by batch.
+"""Whole sets of images to codes and back, batch by batch.
 
-Shape legend: N pictures, B of a batch, H and W pixels, h and w codes, D width of a code vector.
+Shape legend: N images, B of a batch, H and W pixels, h and w codes, D width of a code vector.
 """
 
 import copy
@@ -21,19 +21,19 @@ CodecPrecision = Literal["auto", "fp32", "bf16"]
 
 
 class ImageCodec:
-    """A VQGAN made ready for many pictures.
+    """A VQGAN made ready for many images.
 
-    Only uint8 pictures and codes travel between host and device, and a batch travels back while
+    Only uint8 images and codes travel between host and device, and a batch travels back while
     the next one is computed.
 
     Args:
         model: left as it is.
         device: where to compute.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
         precision: of the convolutions; bf16 is faster on devices that multiply such numbers, and
             a few codes in a hundred differ; auto: bf16 on those devices, else fp32. The nearest
             code is always found in float32.
-        compiled: compile both directions; pays for thousands of pictures.
+        compiled: compile both directions; pays for thousands of images.
 
     Raises:
         InputError: ``batch_size`` is less than 1.
@@ -58,19 +58,19 @@ class ImageCodec:
         self._pads = compiled
         compile_ = torch.compile if compiled else _unchanged
         self._encode_batch = compile_(self._codes)
-        self._decode_batch = compile_(self._pictures)
+        self._decode_batch = compile_(self._images)
 
-    def encode(self, pictures_NHWC: np.ndarray, progress: bool = False) -> np.ndarray:
-        """Codes (N, h, w) int64 of uint8 pictures (N, H, W, 3); ``progress`` shows a bar.
+    def encode(self, images_NHWC: np.ndarray, progress: bool = False) -> np.ndarray:
+        """Codes (N, h, w) int64 of uint8 images (N, H, W, 3); ``progress`` shows a bar.
 
         Raises:
-            InputError: the pictures are not uint8 (N, H, W, 3) with sides that the model can take.
+            InputError: the images are not uint8 (N, H, W, 3) with sides that the model can take.
         """
-        _check_pictures(pictures_NHWC, self.config.downsampling_factor)
-        return self._run(self._encode_batch, pictures_NHWC, "encoding", progress)
+        _check_images(images_NHWC, self.config.downsampling_factor)
+        return self._run(self._encode_batch, images_NHWC, "encoding", progress)
 
     def decode(self, codes_Nhw: np.ndarray, progress: bool = False) -> np.ndarray:
-        """Pictures (N, H, W, 3) uint8 of integer codes (N, h, w).
+        """Images (N, H, W, 3) uint8 of integer codes (N, h, w).
 
         Raises:
             InputError: the codes are not integers in 0..n_embed-1 of shape (N, h, w).
@@ -85,13 +85,13 @@ class ImageCodec:
         )
 
     def decode_vectors(self, vectors_NDhw: np.ndarray, progress: bool = False) -> np.ndarray:
-        """Pictures (N, H, W, 3) uint8 of code vectors, float32."""
+        """Images (N, H, W, 3) uint8 of code vectors, float32."""
         return self._run(self._decode_batch, vectors_NDhw, "decoding", progress)
 
-    def _codes(self, pictures_BHWC: Tensor) -> Tensor:
-        return self._model.encode(to_model_range(pictures_BHWC).to(self._dtype))
+    def _codes(self, images_BHWC: Tensor) -> Tensor:
+        return self._model.encode(to_model_range(images_BHWC).to(self._dtype))
 
-    def _pictures(self, vectors_BDhw: Tensor) -> Tensor:
+    def _images(self, vectors_BDhw: Tensor) -> Tensor:
         return to_uint8(self._model.decode_embeddings(vectors_BDhw.to(self._dtype)))
 
     @torch.inference_mode()
@@ -160,12 +160,12 @@ def _batches(count: int, batch_size: int, title: str, progress: bool) -> Iterato
         yield slice(start, start + batch_size)
 
 
-def _check_pictures(pictures_NHWC: np.ndarray, factor: int) -> None:
-    shape, dtype = pictures_NHWC.shape, pictures_NHWC.dtype
-    good = pictures_NHWC.ndim == 4 and shape[0] > 0 and shape[3] == 3 and dtype == np.uint8
+def _check_images(images_NHWC: np.ndarray, factor: int) -> None:
+    shape, dtype = images_NHWC.shape, images_NHWC.dtype
+    good = images_NHWC.ndim == 4 and shape[0] > 0 and shape[3] == 3 and dtype == np.uint8
     if not good or shape[1] % factor or shape[2] % factor:
         raise InputError(
-            f"pictures: found {dtype} {shape}, expected at least one, uint8 (N, H, W, 3), "
+            f"images: found {dtype} {shape}, expected at least one, uint8 (N, H, W, 3), "
             f"H and W multiples of {factor}. Resize them with kyvo.images.preprocessing."
         )
 

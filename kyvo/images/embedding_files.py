@@ -1,4 +1,4 @@
-"""Generated image embeddings on disk to pictures.
+"""Files of generated image embeddings, decoded to images.
 
 ``FOLDER/R/{generated,ground_truth}_image_tokens_R_KEY_I.npy``, codebook vectors float32
 (C, h, w), become ``OUTPUT/{GENERATED,GROUNDTRUTH}/{generated,ground_truth}_STEM.png``.
@@ -23,14 +23,14 @@ _FOLDERS = {"generated": "GENERATED", "ground_truth": "GROUNDTRUTH"}
 
 @dataclass(frozen=True)
 class EmbeddingFile:
-    """One file of image embeddings and the picture that it becomes."""
+    """One file of image embeddings and the image that it becomes."""
 
     path: Path
     kind: str
     stem: str
 
-    def picture(self, output: Path) -> Path:
-        """Where the decoded picture goes."""
+    def image_path(self, output: Path) -> Path:
+        """Where the decoded image goes."""
         return output / _FOLDERS[self.kind] / f"{self.kind}_{self.stem}.png"
 
 
@@ -76,7 +76,7 @@ def find_embeddings(folder: Path) -> list[EmbeddingFile]:
 
 
 def decode_embeddings(codec: ImageCodec, files: Sequence[EmbeddingFile], output: Path) -> int:
-    """Decode every file into its picture under ``output``; the number of pictures.
+    """Decode every file into its image under ``output``; the number of images.
 
     Raises:
         InputError: a file is not of this VQGAN.
@@ -85,10 +85,10 @@ def decode_embeddings(codec: ImageCodec, files: Sequence[EmbeddingFile], output:
     for start in tqdm(starts, desc="decoding", unit="batch", disable=None):
         part = files[start : start + codec.batch_size]
         vectors_BDhw = np.stack([_read(file.path, codec.config) for file in part])
-        pictures_BHWC = codec.decode_vectors(vectors_BDhw)
-        for file, picture_HWC in zip(part, pictures_BHWC, strict=True):
-            with atomic_file(file.picture(output), durable=False) as temporary:
-                Image.fromarray(picture_HWC).save(temporary, format="PNG", compress_level=3)
+        images_BHWC = codec.decode_vectors(vectors_BDhw)
+        for file, image_HWC in zip(part, images_BHWC, strict=True):
+            with atomic_file(file.image_path(output), durable=False) as temporary:
+                Image.fromarray(image_HWC).save(temporary, format="PNG", compress_level=3)
     return len(files)
 
 

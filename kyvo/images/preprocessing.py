@@ -1,6 +1,6 @@
-"""Pictures on disk to uint8 arrays, and uint8 arrays to the model's range and back.
+"""Images on disk to uint8 arrays, and uint8 arrays to the model's range and back.
 
-Shape legend: N or B pictures, H height, W width, C = 3 channels (RGB).
+Shape legend: N or B images, H height, W width, C = 3 channels (RGB).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from kyvo.common.files import require_file
 _EIGHT_BIT_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
 
 
-def list_pictures(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """The PNG files of ``folder/images`` (or of ``folder`` itself), sorted by name.
 
     Raises:
@@ -26,12 +26,12 @@ def list_pictures(folder: Path) -> list[Path]:
     inner = folder / "images"
     paths = sorted((inner if inner.is_dir() else folder).glob("*.png"))
     if not paths:
-        raise InputError(f"pictures: {folder}: no .png files in it or in its folder 'images'.")
+        raise InputError(f"images: {folder}: no .png files in it or in its folder 'images'.")
     return paths
 
 
-def load_picture(path: Path, size: int | None = None) -> np.ndarray:
-    """Read a picture as uint8 (size, size, 3), or as it is (H, W, 3).
+def load_image(path: Path, size: int | None = None) -> np.ndarray:
+    """Read an image as uint8 (size, size, 3), or as it is (H, W, 3).
 
     The whole frame is squeezed into the square, never cropped: the image metrics compare whole
     frames. An alpha channel is dropped.
@@ -39,28 +39,28 @@ def load_picture(path: Path, size: int | None = None) -> np.ndarray:
     Raises:
         InputError: the file is missing, damaged, or has more than 8 bits per channel.
     """
-    require_file(path, "picture")
+    require_file(path, "image")
     try:
-        with Image.open(path) as picture:
-            if picture.mode not in _EIGHT_BIT_MODES:
+        with Image.open(path) as image:
+            if image.mode not in _EIGHT_BIT_MODES:
                 raise InputError(
-                    f"picture: {path}: mode {picture.mode}, expected 8 bits per channel "
+                    f"image: {path}: mode {image.mode}, expected 8 bits per channel "
                     f"({', '.join(_EIGHT_BIT_MODES)}). Convert the file."
                 )
-            whole = picture.convert("RGB")
+            whole = image.convert("RGB")
             return np.array(whole if size is None else _squeeze(whole, size))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"picture: {path}: not readable: {error}. Make it again.") from None
+        raise InputError(f"image: {path}: not readable: {error}. Make it again.") from None
 
 
-def load_pictures(paths: Sequence[Path], size: int) -> np.ndarray:
-    """Read pictures as uint8 (N, size, size, 3); see ``load_picture``."""
-    return np.stack([load_picture(path, size) for path in paths])
+def load_images(paths: Sequence[Path], size: int) -> np.ndarray:
+    """Read images as uint8 (N, size, size, 3); see ``load_image``."""
+    return np.stack([load_image(path, size) for path in paths])
 
 
-def to_model_range(pictures_NHWC: np.ndarray | Tensor) -> Tensor:
-    """uint8 pictures (N, H, W, 3) as float32 (N, 3, H, W) in [-1, 1]."""
-    return torch.as_tensor(pictures_NHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
+def to_model_range(images_NHWC: np.ndarray | Tensor) -> Tensor:
+    """uint8 images (N, H, W, 3) as float32 (N, 3, H, W) in [-1, 1]."""
+    return torch.as_tensor(images_NHWC).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_uint8(images_BCHW: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def to_uint8(images_BCHW: Tensor) -> Tensor:
     return scaled_BCHW.to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def _squeeze(picture: Image.Image, size: int) -> Image.Image:
-    if picture.size == (size, size):
-        return picture
-    return picture.resize((size, size), Image.Resampling.BICUBIC)
+def _squeeze(image: Image.Image, size: int) -> Image.Image:
+    if image.size == (size, size):
+        return image
+    return image.resize((size, size), Image.Resampling.BICUBIC)

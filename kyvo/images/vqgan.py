@@ -20,23 +20,40 @@ from kyvo.images.quantizers import GumbelQuantizer, NearestQuantizer
 class VQGANConfig:
     """Shape of a VQGAN; names as in taming-transformers' yaml.
 
+    Attributes:
+        embed_dim: dimensions of a code vector.
+        n_embed: number of codes.
+        z_channels: channels of the encoder's output.
+        resolution: side of the square training images, pixels.
+        ch: channels at full resolution, before ``ch_mult``.
+        ch_mult: channels of each level, as multiples of ``ch``; each level after the first halves
+            the side.
+        num_res_blocks: residual blocks of a level (the decoder has one more).
+        attn_resolutions: sides at which blocks are followed by attention, pixels.
+        in_channels: channels of the images that are read.
+        out_ch: channels of the images that are written.
+        double_z: mean and variance in place of features, as in KL autoencoders; must be False.
+        dropout: share of the features that residual blocks drop in training.
+        num_groups: groups of channels that are normalised together; taming's code has 32 always.
+        quantizer: nearest code vector, or the largest of one logit a code.
+
     Raises:
         InputError: on construction, where the numbers do not fit together.
     """
 
-    embed_dim: int  # width of a code vector
-    n_embed: int  # number of codes
-    z_channels: int  # channels of the encoder's output
-    resolution: int  # side of the square training images, pixels
-    ch: int  # channels at full resolution, before ch_mult
-    ch_mult: tuple[int, ...]  # channels per level, as multiples of ch; each level halves the side
-    num_res_blocks: int  # residual blocks per level (the decoder has one more)
-    attn_resolutions: tuple[int, ...]  # sides, in pixels, at which blocks are followed by attention
+    embed_dim: int
+    n_embed: int
+    z_channels: int
+    resolution: int
+    ch: int
+    ch_mult: tuple[int, ...]
+    num_res_blocks: int
+    attn_resolutions: tuple[int, ...]
     in_channels: int = 3
     out_ch: int = 3
-    double_z: bool = False  # mean and variance, as in KL autoencoders; a VQGAN has neither
+    double_z: bool = False
     dropout: float = 0.0
-    num_groups: int = 32  # groups of channels that are normalised together; taming has 32 always
+    num_groups: int = 32
     quantizer: Literal["nearest", "gumbel"] = "nearest"
 
     def __post_init__(self) -> None:

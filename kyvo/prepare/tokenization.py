@@ -17,7 +17,7 @@ from tqdm import tqdm
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, read_json
 from kyvo.images.codec import ImageCodec
-from kyvo.images.preprocessing import list_pictures, load_pictures
+from kyvo.images.preprocessing import list_images, load_images
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.scenes import SceneCodec
 from kyvo.tokens.vocabulary import TEXT_END, TEXT_START
@@ -63,7 +63,7 @@ class WorldTokenizer:
         ``keys`` are those of the wanted images, by file name; None: all, under their names.
         """
         self._check_codes()
-        found = list_pictures(folder)
+        found = list_images(folder)
         wanted = {path.name: path.name for path in found} if keys is None else keys
         images = {wanted[path.name]: path for path in found if path.name in wanted}
         scenes = {key: folder / "scenes" / f"{path.stem}.json" for key, path in images.items()}
@@ -89,7 +89,7 @@ class WorldTokenizer:
         starts = range(0, len(paths), self.vqgan.batch_size)
         for start in tqdm(starts, desc="images", unit="batch", disable=None):
             part = slice(start, start + self.vqgan.batch_size)
-            batch = load_pictures(paths[part], self.image_size)
+            batch = load_images(paths[part], self.image_size)
             codes = self.vqgan.encode(batch)
             yield from zip(keys[part], codes.reshape(len(batch), -1), strict=True)
 

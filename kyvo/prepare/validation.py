@@ -18,7 +18,7 @@ from tqdm import tqdm
 from kyvo.common.errors import InputError, Problems
 from kyvo.common.files import read_json
 from kyvo.data.store import TokenStore, common_keys, open_store
-from kyvo.images.preprocessing import load_picture
+from kyvo.images.preprocessing import load_image
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.prepare.statistics import SceneStatistics
 from kyvo.prepare.world_tasks import EVALUATION, find_task
@@ -195,7 +195,7 @@ def _check_records(
 
 def _read_image(path: Path, sizes: Sizes, findings: Findings) -> None:
     """Decode the whole image and record its size."""
-    if findings.attempt(load_picture, path, size=1) is not None:
+    if findings.attempt(load_image, path, size=1) is not None:
         with Image.open(path) as image:
             sizes[f"{image.width} x {image.height}"].append(path)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from kyvo.common.errors import InputError, MissingDependencyError
 from kyvo.common.files import atomic_file, read_json
-from kyvo.images.preprocessing import list_pictures, load_picture
+from kyvo.images.preprocessing import list_images, load_image
 
 _CELL = 2.6  # inches
 _CAPTION_WIDTH = 34  # characters beneath one picture
@@ -44,7 +44,7 @@ def read_items(folder: Path) -> Iterator[WorldItem]:
     """
     sides = [folder / name for name in ("source", "target") if (folder / name).is_dir()] or [folder]
     said = [folder / name for name in ("instructions", "questions") if (folder / name).is_dir()]
-    for first in list_pictures(sides[0]):
+    for first in list_images(sides[0]):
         scenes = [read_json(side / "scenes" / f"{first.stem}.json", "scene") for side in sides]
         texts = {place.name: read_json(place / f"{first.stem}.json", "text") for place in said}
         pictures = tuple(side / "images" / first.name for side in sides)
@@ -138,7 +138,7 @@ def _places(objects: Sequence[Mapping[str, Any]]) -> Callable[[Any], None]:
 
 def _side_by_side(paths: Sequence[Path]) -> np.ndarray:
     """Pictures in a row with a white gap, uint8 (H, W, 3)."""
-    pictures = [load_picture(path) for path in paths]
+    pictures = [load_image(path) for path in paths]
     gap = np.full((pictures[0].shape[0], max(pictures[0].shape[1] // 40, 1), 3), 255, np.uint8)
     parts = [part for picture in pictures for part in (picture, gap)]
     return np.concatenate(parts[:-1], axis=1)

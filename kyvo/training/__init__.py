@@ -11,37 +11,37 @@ from kyvo.training.optimizer_state import (
     restore_scheduler,
 )
 from kyvo.training.plan import TrainingPlan, plan_training
+from kyvo.training.resume import check_fingerprint, find_interrupted
 from kyvo.training.runtime import (
     MetricsLog,
-    StopRequest,
+    PreemptionHandler,
     autocast,
     length_multiple,
 )
 from kyvo.training.setup import (
-    accelerate,
+    apply_compile_and_float8,
     build_model,
     build_optimizer,
-    check_fingerprint,
     fingerprint,
 )
-from kyvo.training.step import GradientWatch, apply_gradients, batch_loss
+from kyvo.training.step import NonFiniteGradCheck, apply_gradients
 
 __all__ = [
-    "GradientWatch",
     "LossConfig",
     "LossSums",
     "MetricsLog",
+    "NonFiniteGradCheck",
+    "PreemptionHandler",
     "StepMeter",
-    "StopRequest",
     "TrainingConfig",
     "TrainingPlan",
-    "accelerate",
+    "apply_compile_and_float8",
     "apply_gradients",
     "autocast",
-    "batch_loss",
     "build_model",
     "build_optimizer",
     "check_fingerprint",
+    "find_interrupted",
     "fingerprint",
     "language_loss",
     "length_multiple",

@@ -30,7 +30,15 @@ _POSITIVE = (
 
 @dataclass(frozen=True)
 class LossConfig:
-    """First-token weighting and normalisation of the loss."""
+    """First-token weighting and normalisation of the loss.
+
+    Attributes:
+        weight_first_positions: labels after [IMAGE-START] that count ``weight`` times; 0: none.
+        weight: how much those labels count.
+        normalization: ``valid``: mean over labels; ``sample``: every sample counts alike;
+            ``reference``: the released code's scale (see ``kyvo.training.loss.loss_weight``).
+        head_chunk: labels whose logits are held at a time; 0: all. Fewer need less memory.
+    """
 
     weight_first_positions: int = 0
     weight: float = 1.0
@@ -47,9 +55,51 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """A training run."""
+    """A training run.
 
-    data_root: Path  # the config reads it, as ${data_root}
+    Attributes:
+        data_root: folder of the data, which the config's other values read as ``${data_root}``.
+        output_dir: folder of checkpoints and metrics.jsonl.
+        vocabulary: name or file of the vocabulary.
+        codebook: file of the image codes' vectors (.npy).
+        model: builder of the model, and its sizes.
+        dataset: builder of the samples to train on, and their files.
+        optimizer: class of the optimizer, and its arguments.
+        validation_dataset: builder of held-out samples; None: no validation.
+        lr_scheduler: torchtune's schedule of the learning rate; None: constant.
+        metric_logger: torchtune's logger, written to beside metrics.jsonl; None: none.
+        scene_schema: name or file of the schema with which the plan reads some scenes back; None:
+            they are not read.
+        tokenizer: file of the text tokenizer; None: the vocabulary's own, if it ships one.
+        llama_weights: Llama's weights to start from, a folder or a file; None: random weights.
+        checkpoint: trained Kyvo to start from in place of Llama: a run's folder or a file.
+        head_start: start of the output head with Llama's weights: from them, or random.
+        loss: weighting and normalisation of the loss.
+        device: ``auto`` means the GPU if there is one.
+        precision: ``bf16_mixed``: bfloat16 matrix products over float32 weights; ``bf16``:
+            bfloat16 weights; ``auto``: bf16_mixed where the device multiplies bfloat16 numbers
+            itself, else fp32.
+        compile: compile the layers and the loss.
+        float8: make the layers' large matrix products in float8; needs ``compile``.
+        batch_size: sequences of a batch.
+        gradient_accumulation_steps: batches whose gradients make one step.
+        epochs: passes over the data.
+        max_steps: steps after which the run ends early; None: after the epochs.
+        clip_grad_norm: largest norm of the gradient; None: no clipping.
+        num_workers: processes that load batches; 0: none beside the training itself.
+        seed: of the weights, the order of samples and the tasks that they draw.
+        log_every_n_steps: steps between log lines.
+        validate_every_n_steps: steps between validations; None: at the start and the end only.
+        validation_batches: most batches of a validation; None: all.
+        save_every_n_steps: steps between checkpoints, beside one at the end of each epoch; None:
+            only those.
+        keep_checkpoints: newest checkpoints that are kept.
+        export_released: epochs whose weights are written as meta_model_EPOCH.pt too.
+        resume: ``auto``: go on from the newest checkpoint in ``output_dir``; ``never``: refuse a
+            folder that holds one.
+    """
+
+    data_root: Path
     output_dir: Path
     vocabulary: str
     codebook: Path

@@ -1,7 +1,4 @@
-"""How much memory and disk a training run needs, before it takes them.
-
-Shapes: B rows, L positions, N labels.
-"""
+"""How much memory and disk a training run needs, before it takes them."""
 
 from dataclasses import asdict, dataclass
 
@@ -19,7 +16,14 @@ _OPTIMIZER_STATES = 2
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes that a training step holds at its peak, by what holds them."""
+    """Bytes that a training step holds at its peak, by what holds them.
+
+    Attributes:
+        weights: weights, and the bfloat16 copies that autocast makes of them.
+        gradients: gradients of the trained weights.
+        optimizer: running averages of the optimizer.
+        activations: tensors kept for the backward pass, and logits.
+    """
 
     weights: int
     gradients: int
@@ -42,9 +46,9 @@ class TrainingMemory:
 
 
 def estimate_memory(
-    model: KyvoModel, config: TrainingConfig, tokens_BL: int, labels_N: int
+    model: KyvoModel, config: TrainingConfig, num_tokens: int, num_labels: int
 ) -> TrainingMemory:
-    """The peak of a step over ``tokens_BL`` positions of which ``labels_N`` carry loss.
+    """The peak of a step over ``num_tokens`` positions of which ``num_labels`` carry loss.
 
     ``model`` may be an ``outline``. Counted as the eager layers keep tensors for their backward
     pass, twice Adam's running averages, and logits as they are turned into their gradient.
@@ -56,12 +60,12 @@ def estimate_memory(
     if config.precision == "bf16_mixed":
         # Autocast keeps a bfloat16 copy of each matrix until the step ends.
         weights += trained * torch.bfloat16.itemsize
-    at_once = min(labels_N, config.loss.head_chunk or labels_N)
+    at_once = min(num_labels, config.loss.head_chunk or num_labels)
     return TrainingMemory(
         weights,
         trained * item,
         trained * item * _OPTIMIZER_STATES,
-        tokens_BL * _bytes_per_token(model, config) + at_once * _bytes_per_label(model, config),
+        num_tokens * _bytes_per_token(model, config) + at_once * _bytes_per_label(model, config),
     )
 
 
@@ -74,14 +78,14 @@ def checkpoint_bytes(model: KyvoModel, config: TrainingConfig) -> tuple[int, int
 
 
 def _bytes_per_token(model: KyvoModel, config: TrainingConfig) -> int:
-    """What all layers keep of one position."""
+    """Bytes that all layers keep of one position."""
     width, inner = model.output.weight.shape[1], _feed_forward_width(model)
     item = _product_bytes(config)
     residual = weight_dtype(config.precision).itemsize
     attention = model.layers[0].attn
     of_keys = attention.num_kv_heads * attention.head_dim
     # Twice: the residual stream, the normalised values in float32, and their copy that enters
-    # the products.
+    # the matrix products.
     of_norms = 2 * (residual + 4 + item) * width
     # Queries, keys and values; queries and keys turned by their position; the attended values.
     of_attention = 3 * item * (width + of_keys)
@@ -90,7 +94,7 @@ def _bytes_per_token(model: KyvoModel, config: TrainingConfig) -> int:
 
 
 def _bytes_per_label(model: KyvoModel, config: TrainingConfig) -> int:
-    """Logits as products and, unless they are or a compiled kernel does without, as float32."""
+    """Logits in the products' type, and in float32 too where that is another and kept."""
     item = _product_bytes(config)
     as_float32 = 0 if item == 4 or config.compile else 4
     return model.output.weight.shape[0] * (item + as_float32)

@@ -10,16 +10,38 @@ from kyvo.data.batches import Batch
 from kyvo.training.loss import LossSums
 
 
+class StepClock:
+    """Seconds since the last report, without pauses, and seconds left of a run."""
+
+    def __init__(self, total_steps: int, first_step: int) -> None:
+        self._total_steps = total_steps
+        self._first_step = first_step
+        self._begun = self._since = time.perf_counter()
+
+    def exclude(self, seconds: float) -> None:
+        """Leave a pause, such as a validation, out of the seconds since the last report."""
+        self._since += seconds
+
+    def lap(self) -> float:
+        """Seconds since the last report; starts the next count."""
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        return seconds
+
+    def seconds_left(self, step: int) -> float:
+        """Seconds to the end of the run at the mean speed so far, pauses included."""
+        per_step = (time.perf_counter() - self._begun) / max(step - self._first_step, 1)
+        return per_step * (self._total_steps - step)
+
+
 class StepMeter:
     """Sums over the steps since the last report; stays on the device until it is read."""
 
     def __init__(
         self, total_steps: int, first_step: int, sums: Mapping[str, float] | None = None
     ) -> None:
-        """``sums``: what ``sums`` of the interrupted run's meter returned."""
-        self._total_steps = total_steps
-        self._first_step = first_step
-        self._begun = time.perf_counter()
+        """Continue from ``sums``, which the interrupted run's meter returned, if given."""
+        self.clock = StepClock(total_steps, first_step)
         self.gradient_norm: Tensor | None = None
         self._reset()
         if sums is not None:
@@ -49,16 +71,11 @@ class StepMeter:
         """Mean loss and share of labels ranked first; waits for the device."""
         return float(self._loss) / self._weight, int(self._correct) / max(self._labels, 1)
 
-    def leave_out(self, seconds: float) -> None:
-        """Do not count a pause, such as a validation, in the speed."""
-        self._since += seconds
-
     def report(self, step: int, learning_rate: float) -> dict[str, float]:
         """The values of one log line; starts the next sums."""
+        # Read before the clock: it waits for the steps that are still under way.
         loss, accuracy = self.loss_and_accuracy()
-        now = time.perf_counter()
-        per_step = (now - self._begun) / max(step - self._first_step, 1)
-        seconds = now - self._since
+        seconds_left, seconds = self.clock.seconds_left(step), self.clock.lap()
         values = {
             "loss": loss,
             "accuracy": accuracy,
@@ -66,7 +83,7 @@ class StepMeter:
             "gradient_norm": float(self.gradient_norm) if self.gradient_norm is not None else 0.0,
             "tokens_per_second": self._tokens / seconds,
             "samples_per_second": self._samples / seconds,
-            "seconds_left": per_step * (self._total_steps - step),
+            "seconds_left": seconds_left,
         }
         if torch.cuda.is_initialized():
             values["peak_gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
@@ -77,10 +94,9 @@ class StepMeter:
         self._loss, self._correct = torch.tensor(0.0), torch.tensor(0)
         self._weight = 0.0
         self._labels = self._tokens = self._samples = 0
-        self._since = time.perf_counter()
 
 
-def log_line(step: int, total_steps: int, values: dict[str, float]) -> str:
+def log_line(step: int, total_steps: int, values: Mapping[str, float]) -> str:
     """One line for people."""
     minutes, seconds = divmod(round(values["seconds_left"]), 60)
     memory = f"{values['peak_gpu_gib']:.1f} GiB  " if "peak_gpu_gib" in values else ""

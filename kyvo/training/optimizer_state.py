@@ -54,7 +54,7 @@ def restore_optimizer(
             raise InputError(f"checkpoint: optimizer state of unknown parameter {name}")
         parameter = parameters[name]
         if isinstance(item, Tensor) and (key != "step" or step_on_device):
-            item = item.to(parameter.device)
+            item = _laid_out_like(parameter, item.to(parameter.device))
         optimizer.state[parameter][key] = item
     for group, saved in zip(optimizer.param_groups, values["groups"], strict=True):
         for key, value in saved.items():
@@ -69,6 +69,13 @@ def restore_scheduler(scheduler: LRScheduler, step: int) -> None:
     scheduler.load_state_dict(
         scheduler.state_dict() | {"last_epoch": step, "_step_count": step + 1}
     )
+
+
+def _laid_out_like(parameter: nn.Parameter, item: Tensor) -> Tensor:
+    """Give a state of the parameter's shape its memory layout, which fused kernels rely on."""
+    if type(item) is not Tensor or item.shape != parameter.shape:
+        return item
+    return torch.empty_like(parameter, dtype=item.dtype, requires_grad=False).copy_(item)
 
 
 def _plain(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Preflight of a training run: all that can be known before its weights are loaded.
+"""The plan of a training run: all that can be checked before its weights are loaded.
 
-Every problem is told at once, in seconds; what stands is printed as a plan.
+Every problem is reported at once, in seconds; a run without problems is printed as a plan.
 """
 
 import math
@@ -34,8 +34,16 @@ class TrainingPlan:
 
     Attributes:
         config: as given, with the precision that ``auto`` means on the device.
+        device: where the run computes.
+        dataset: samples to train on.
+        validation: held-out samples, or None.
+        steps_per_epoch: optimizer steps of one pass over the data.
+        total_steps: optimizer steps of the run.
+        num_parameters: weights of the model.
+        num_trained: weights that get a gradient.
+        memory: bytes that a step takes at its peak.
+        disk_bytes: bytes that checkpoints and exported weights take at most.
         scenes: what reading some of the scenes back gave; None where it was not asked for.
-        disk_bytes: what checkpoints and exported weights will take at most.
     """
 
     config: TrainingConfig
@@ -56,7 +64,7 @@ class TrainingPlan:
         held_out = f", {len(self.validation)} held out" if self.validation else ""
         lines = [
             f"{len(self.dataset)} samples of {lengths.min()} to {lengths.max()} tokens{held_out}",
-            *self.dataset.left_out,
+            *self.dataset.excluded,
             f"{self.num_parameters:,} weights, {self.num_trained:,} of them trained",
             f"{self.total_steps} steps on {self.device} in {self.config.precision}, "
             f"{self.steps_per_epoch} an epoch",
@@ -98,11 +106,8 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
         if samples is not None and model is not None:
             multiple = length_multiple(device) if device is not None else 1
             problems.attempt(check_lengths, samples, model.max_seq_len, multiple)
-    problems.raise_any()
-    assert device is not None
-    assert dataset is not None
-    assert model is not None
-    plan = _plan(config, device, model, dataset, validation, scenes)
+    device, model = problems.checked(device), problems.checked(model)
+    plan = _plan(config, device, model, problems.checked(dataset), validation, scenes)
     problems.attempt(check_free_space, config.output_dir, _missing_bytes(config, plan), "disk")
     problems.attempt(check_memory, device, plan.memory.fixed, _MEMORY_REMEDY)
     problems.raise_any()

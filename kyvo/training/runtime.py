@@ -1,4 +1,4 @@
-"""Parts that every recipe shares: precision, signals, metric log."""
+"""Parts that every recipe shares: precision, signals, metrics log."""
 
 import json
 import signal
@@ -21,20 +21,20 @@ def weight_dtype(precision: Precision) -> torch.dtype:
 
 
 def length_multiple(device: torch.device) -> int:
-    """What lengths are padded to a multiple of: tensor cores, float8's above all, work in 16s."""
+    """Multiple to which lengths are padded: tensor cores, float8's above all, work in 16s."""
     return 16 if device.type == "cuda" else 1
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
-    """The context of a forward pass: bfloat16 products over float32 weights for bf16_mixed."""
+    """Context of a forward pass: for bf16_mixed, bfloat16 matrix products of float32 weights."""
     assert precision != "auto", "TrainingConfig.on says what it means"
     if precision != "bf16_mixed":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-class StopRequest:
-    """Turns SIGINT and SIGTERM into a request to stop after the current step.
+class PreemptionHandler:
+    """Turn SIGINT and SIGTERM into a request to stop after the current step.
 
     A second signal acts at once, as usual. ``exit`` ends the process with the customary status.
     """
@@ -43,7 +43,7 @@ class StopRequest:
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> "PreemptionHandler":
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._handle)
         return self

@@ -18,8 +18,8 @@ from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training.config import TrainingConfig
 from kyvo.training.runtime import weight_dtype
 
-# Nine tenths of a layer's products. Queries, keys and values stay bfloat16: two of them are too
-# narrow to gain, and plain they are one product.
+# Nine tenths of a layer's matrix products. Queries, keys and values stay bfloat16: two of them are
+# too narrow to gain, and plain they are one product.
 _FLOAT8_LINEARS = ("mlp.w1", "mlp.w2", "mlp.w3", "attn.output_proj")
 
 
@@ -33,8 +33,8 @@ def build_model(config: TrainingConfig, device: torch.device) -> KyvoModel:
     return model.place(device, weight_dtype(config.precision))
 
 
-def accelerate(model: KyvoModel, config: TrainingConfig) -> None:
-    """Float8 products and compiled layers, as ``config`` asks for; weights keep their names."""
+def apply_compile_and_float8(model: KyvoModel, config: TrainingConfig) -> None:
+    """Switch to float8 matrix products and compiled layers, as ``config`` asks; names stay."""
     if config.float8:
         to_float8(model)
     if config.compile:
@@ -42,11 +42,12 @@ def accelerate(model: KyvoModel, config: TrainingConfig) -> None:
 
 
 def to_float8(model: KyvoModel, emulate: bool = False) -> None:
-    """Make the layers' large products in float8, scaled anew for every tensor (torchao).
+    """Make the layers' large matrix products in float8, scaled anew for every tensor (torchao).
 
     ``emulate`` rounds alike and multiplies in float32, on any device.
     """
-    # It works at labelled positions alone, whose number is no multiple of 16 as float8 asks for.
+    # The last layer works at labelled positions alone, whose number is no multiple of 16 as float8
+    # asks for.
     last = f"{len(model.layers) - 1}.mlp."
     convert_to_float8_training(
         model.layers,
@@ -56,7 +57,7 @@ def to_float8(model: KyvoModel, emulate: bool = False) -> None:
 
 
 def find_start(config: TrainingConfig) -> Path | None:
-    """The trained Kyvo that training starts from, or None; InputError if what is named lacks."""
+    """The trained Kyvo that training starts from, or None; InputError if it is missing."""
     if config.checkpoint is not None:
         return find_weights(config.checkpoint)
     if config.llama_weights is not None:
@@ -134,18 +135,3 @@ def fingerprint(config: TrainingConfig, num_samples: int) -> dict[str, str]:
         "clip_grad_norm": str(config.clip_grad_norm),
         "seed": str(config.seed),
     }
-
-
-def check_fingerprint(saved: dict[str, str], current: dict[str, str], folder: Path) -> None:
-    """Refuse to go on with a run that was set up differently, naming both values."""
-    changed = [
-        f"{key}: then {saved.get(key)!r}, now {value!r}"
-        for key, value in current.items()
-        if saved.get(key) != value
-    ]
-    if changed:
-        raise InputError(
-            f"resume: {folder} was made by a run with another setup:\n  - "
-            + "\n  - ".join(changed)
-            + "\nChange the config back, or choose another output_dir."
-        )

@@ -1,4 +1,4 @@
-"""One training step, in which the host never waits for the device."""
+"""The end of a training step, in which the host never waits for the device."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,25 +9,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from kyvo.common.errors import InputError
-from kyvo.data.batches import Batch
-from kyvo.models import KyvoModel
-from kyvo.training.config import TrainingConfig
-from kyvo.training.loss import LossSums, language_loss
-from kyvo.training.runtime import autocast
 
-# Keys of a batch that an error names.
-_NAMED_KEYS = 4
-
-
-def batch_loss(
-    model: KyvoModel, batch: Batch, config: TrainingConfig, device: torch.device
-) -> LossSums:
-    """The loss of a ``batch`` that is still on the host."""
-    loss = config.loss
-    with autocast(config.precision, device):
-        return language_loss(
-            model, batch.to(device), loss.normalization, loss.head_chunk, config.compile
-        )
+# Keys of a step's samples that an error names.
+_NAMED_KEYS = 8
 
 
 def apply_gradients(
@@ -45,31 +29,30 @@ def apply_gradients(
     return norm
 
 
-class GradientWatch:
-    """Finds steps whose gradient was not finite, when it is asked and not before.
+class NonFiniteGradCheck:
+    """A late check for steps whose gradient was not finite, made when ``check`` is called.
 
-    To ask waits for the device. Whoever asks before every checkpoint never writes a bad one.
+    A check waits for the device. Whoever checks before every checkpoint never writes a bad one.
     """
 
     def __init__(self) -> None:
-        self._noted: list[tuple[int, Tensor, str]] = []
+        self._recorded: list[tuple[int, Tensor, str]] = []
 
-    def note(self, step: int, norm: Tensor, batches: Sequence[Batch]) -> None:
-        """The gradient of ``step`` over ``batches`` had this ``norm``."""
-        keys = ", ".join(key for batch in batches for key in batch.keys[:_NAMED_KEYS])
-        self._noted.append((step, norm, keys))
+    def record(self, step: int, norm: Tensor, keys: Sequence[str]) -> None:
+        """Keep the gradient's ``norm`` of ``step`` over the samples of these ``keys``."""
+        self._recorded.append((step, norm, ", ".join(keys[:_NAMED_KEYS])))
 
     def check(self) -> None:
-        """Look at all steps noted since the last check.
+        """Check all steps recorded since the last check.
 
         Raises:
             InputError: naming the first bad step and its samples.
         """
-        noted, self._noted = self._noted, []
-        if not noted:
+        recorded, self._recorded = self._recorded, []
+        if not recorded:
             return
-        norms = torch.stack([norm for _, norm, _ in noted]).tolist()
-        for (step, _, keys), norm in zip(noted, norms, strict=True):
+        norms = torch.stack([norm for _, norm, _ in recorded]).tolist()
+        for (step, _, keys), norm in zip(recorded, norms, strict=True):
             if not math.isfinite(norm):
                 raise InputError(
                     f"step {step}: the gradient is not finite (batch with {keys}, ...). "

@@ -1,4 +1,4 @@
-"""Embedding files to pictures: names, stems, refusals, and the pixels themselves."""
+"""Embedding files to images: names, stems, refusals, and the pixels themselves."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def model() -> VQGAN:
     ).eval()  # fmt: skip
 
 
-def test_pictures_hold_the_decoded_pixels(tmp_path: Path, model: VQGAN) -> None:
+def test_images_hold_the_decoded_pixels(tmp_path: Path, model: VQGAN) -> None:
     codes = torch.randint(8, (3, 8, 8), generator=torch.Generator().manual_seed(1))
     vectors = model.embed_codes(codes).detach().numpy()
     folder = tmp_path / "r"
@@ -70,8 +70,8 @@ def test_pictures_hold_the_decoded_pixels(tmp_path: Path, model: VQGAN) -> None:
     with torch.no_grad():
         images = model.decode(codes)
     for index, image in enumerate(images):
-        with Image.open(tmp_path / "out" / "GENERATED" / f"generated_k{index}.png") as picture:
-            pixels = np.asarray(picture).astype(float)
+        with Image.open(tmp_path / "out" / "GENERATED" / f"generated_k{index}.png") as stored:
+            pixels = np.asarray(stored).astype(float)
         expected = (image.permute(1, 2, 0).numpy() + 1) * 127.5
         assert np.abs(pixels - expected).max() <= 0.51
 

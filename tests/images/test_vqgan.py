@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vqgan_fixtures import SMALL, named_tensor, random_pictures, with_named_weights
+from vqgan_fixtures import SMALL, named_tensor, random_images, with_named_weights
 
 from kyvo.common.errors import InputError
 from kyvo.images.codec import ImageCodec
@@ -18,7 +18,7 @@ GOLDEN = json.loads((Path(__file__).parents[1] / "goldens/vqgan/golden.json").re
 GUMBEL = dataclasses.replace(SMALL, quantizer="gumbel", embed_dim=16)
 
 
-@pytest.mark.parametrize("case", ["tiny", "full"])
+@pytest.mark.parametrize("case", ["tiny", pytest.param("full", marks=pytest.mark.slow)])
 @torch.inference_mode()
 def test_matches_the_reference(case: str) -> None:
     golden = GOLDEN[case]
@@ -92,15 +92,15 @@ def test_gumbel_has_the_reference_names() -> None:
 
 
 @pytest.mark.parametrize("config", [SMALL, GUMBEL])
-def test_pictures_to_codes_and_back(config: VQGANConfig) -> None:
+def test_images_to_codes_and_back(config: VQGANConfig) -> None:
     model = with_named_weights(VQGAN(config))
-    codes = ImageCodec(model, batch_size=2).encode(random_pictures(5))
+    codes = ImageCodec(model, batch_size=2).encode(random_images(5))
     assert codes.shape == (5, 8, 8)
     assert codes.dtype == np.int64
     assert len(np.unique(codes)) > 3
-    pictures = ImageCodec(model, batch_size=3).decode(codes)
-    assert pictures.shape == (5, 32, 32, 3)
-    assert pictures.dtype == np.uint8
+    images = ImageCodec(model, batch_size=3).decode(codes)
+    assert images.shape == (5, 32, 32, 3)
+    assert images.dtype == np.uint8
 
 
 @torch.inference_mode()
@@ -117,18 +117,18 @@ def test_decode_clamps_what_embeddings_do_not() -> None:
 @pytest.mark.parametrize("batch_size", [1, 4, 7])
 def test_codes_do_not_depend_on_the_batch(batch_size: int) -> None:
     model = with_named_weights(VQGAN(SMALL))
-    pictures = random_pictures(7)
+    images = random_images(7)
     order = np.random.default_rng(3).permutation(7)
-    expected = ImageCodec(model, batch_size=7).encode(pictures)
-    found = ImageCodec(model, batch_size=batch_size).encode(pictures[order])
+    expected = ImageCodec(model, batch_size=7).encode(images)
+    found = ImageCodec(model, batch_size=batch_size).encode(images[order])
     assert np.array_equal(found, expected[order])
 
 
 def test_bfloat16_changes_few_codes_and_leaves_the_model_alone() -> None:
-    model, pictures = with_named_weights(VQGAN(SMALL)), random_pictures(6)
-    codes = ImageCodec(model).encode(pictures)
+    model, images = with_named_weights(VQGAN(SMALL)), random_images(6)
+    codes = ImageCodec(model).encode(images)
     fast = ImageCodec(model, precision="bf16")
-    assert (fast.encode(pictures) == codes).mean() > 0.85
+    assert (fast.encode(images) == codes).mean() > 0.85
     difference = fast.decode(codes).astype(int) - ImageCodec(model).decode(codes)
     assert abs(difference).mean() < 2
     assert all(p.dtype == torch.float32 and p.requires_grad for p in model.parameters())
@@ -144,10 +144,10 @@ def test_code_vectors_decode_as_their_codes() -> None:
 
 @pytest.mark.gpu
 def test_the_fast_codec_on_the_gpu_agrees_with_the_exact_one() -> None:
-    model, pictures = with_named_weights(VQGAN(SMALL)), random_pictures(7)
-    codes = ImageCodec(model).encode(pictures)
+    model, images = with_named_weights(VQGAN(SMALL)), random_images(7)
+    codes = ImageCodec(model).encode(images)
     fast = ImageCodec(model, "cuda", 4, "bf16", compiled=True)
-    assert (fast.encode(pictures) == codes).mean() > 0.85
+    assert (fast.encode(images) == codes).mean() > 0.85
     difference = fast.decode(codes).astype(int) - ImageCodec(model).decode(codes)
     assert abs(difference).mean() < 2
 
@@ -175,7 +175,7 @@ def test_impossible_shapes_are_refused(change: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "pictures",
+    "images",
     [
         np.zeros((1, 32, 32, 3), np.float32),
         np.zeros((32, 32, 3), np.uint8),
@@ -183,9 +183,9 @@ def test_impossible_shapes_are_refused(change: dict, message: str) -> None:
         np.zeros((0, 32, 32, 3), np.uint8),
     ],
 )
-def test_wrong_pictures_are_refused(pictures: np.ndarray) -> None:
-    with pytest.raises(InputError, match="pictures: found"):
-        ImageCodec(VQGAN(SMALL)).encode(pictures)
+def test_wrong_images_are_refused(images: np.ndarray) -> None:
+    with pytest.raises(InputError, match="images: found"):
+        ImageCodec(VQGAN(SMALL)).encode(images)
 
 
 @pytest.mark.parametrize("bad", [-1, 32])

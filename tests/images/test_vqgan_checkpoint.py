@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from test_vqgan import GUMBEL
-from vqgan_fixtures import SMALL, random_pictures, with_named_weights
+from vqgan_fixtures import SMALL, random_images, with_named_weights
 
 from kyvo.common.errors import InputError
 from kyvo.images.checkpoint import load_vqgan, read_vqgan_config, save_vqgan
@@ -60,9 +60,9 @@ def test_saved_then_loaded_is_equal(tmp_path: Path, config: VQGANConfig) -> None
     loaded = load_vqgan(tmp_path)
     assert loaded.config == config
     assert not loaded.training
-    pictures = random_pictures(2)
-    codes = ImageCodec(model).encode(pictures)
-    assert (ImageCodec(loaded).encode(pictures) == codes).all()
+    images = random_images(2)
+    codes = ImageCodec(model).encode(images)
+    assert (ImageCodec(loaded).encode(images) == codes).all()
     assert (ImageCodec(loaded).decode(codes) == ImageCodec(model).decode(codes)).all()
 
 

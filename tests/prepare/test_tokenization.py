@@ -12,7 +12,7 @@ from scene_samples import CODECS
 from kyvo.common.errors import InputError
 from kyvo.data.dataset import kyvo_dataset
 from kyvo.images.codec import ImageCodec
-from kyvo.images.preprocessing import load_pictures, to_model_range
+from kyvo.images.preprocessing import load_images, to_model_range
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.prepare.tokenization import WorldTokenizer, copy_originals
@@ -64,7 +64,7 @@ def test_entries_are_what_codec_and_vqgan_say(world: Path, tmp_path: Path) -> No
 
     images = json.loads(layout.image_file("train").read_text())
     paths = sorted((world / "train/images").iterdir())
-    codes = model.encode(to_model_range(load_pictures(paths, SIZE))).flatten(1).tolist()
+    codes = model.encode(to_model_range(load_images(paths, SIZE))).flatten(1).tolist()
     assert images == dict(zip((path.name for path in paths), codes, strict=True))
 
     scenes = json.loads(layout.scene_file("train").read_text())

@@ -18,8 +18,8 @@ from kyvo.training import (
     LossConfig,
     LossSums,
     MetricsLog,
+    PreemptionHandler,
     StepMeter,
-    StopRequest,
     TrainingConfig,
     autocast,
     build_optimizer,
@@ -123,7 +123,7 @@ def test_the_first_signal_asks_and_the_second_acts(number):
     caught = []
     signal.signal(number, lambda *_: caught.append("second"))
     try:
-        with StopRequest() as stop:
+        with PreemptionHandler() as stop:
             assert stop.received is None
             os.kill(os.getpid(), number)
             assert (stop.received, caught) == (number, [])

@@ -1,42 +1,35 @@
 """Keeping a codebook alive in training: k-means start, moving averages, revival of dead codes.
 
-Shape legend: N vectors (one per position of a batch), D dimensions, K codes.
+Shape legend: N vectors (one per position of a batch), D dimensions, K codes, X dead codes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kyvo.images.quantizers import nearest_codes
+from kyvo.training.vqgan.config import CodebookConfig
 
 _KMEANS_ROUNDS = 10
 
 
 @dataclass(frozen=True)
-class CodebookConfig:
-    """How the code vectors are found."""
-
-    method: Literal["ema", "gradient"]  # moving averages of their vectors, or the optimiser
-    start_step: int  # until this step the decoder sees unquantised features
-    start_pictures: int  # pictures whose features the k-means start clusters
-    ema_decay: float  # of the moving averages of counts and vectors, per step
-    revive_below: float  # a code used less than this share of the mean use is dead
-    revive_every: int  # steps between revivals
-    revive_until: float  # share of the run after which codes stay as they are
-
-
-@dataclass(frozen=True)
 class CodebookUse:
-    """How much of a codebook a set of codes uses."""
+    """How much of a codebook a set of codes uses.
 
-    usage: float  # share of the codes that occur
-    perplexity: float  # exp of the codes' entropy: the number of equally used codes
+    Attributes:
+        usage: share of the codes that occur.
+        perplexity: exp of the codes' entropy: the number of equally used codes.
+    """
+
+    usage: float
+    perplexity: float
 
 
 def codebook_use(counts_K: Tensor) -> CodebookUse:
-    """Usage and perplexity of how often each code occurred."""
+    """Usage and perplexity of how often each code occurred; waits for the device."""
     shares_K = counts_K.double() / counts_K.sum().clamp_min(1)
     entropy = -torch.xlogy(shares_K, shares_K).sum()
     return CodebookUse((counts_K > 0).double().mean().item(), entropy.exp().item())
@@ -59,8 +52,9 @@ def kmeans(vectors_ND: Tensor, num_codes: int, generator: torch.Generator) -> Te
 class CodebookTrainer:
     """Statistics of a codebook's use, and the updates that follow from them.
 
-    Works in place on ``codebook_KD``, the quantiser's weight. ``counts_K`` and ``sums_KD`` are
-    moving averages of how many vectors a batch gives each code, and of their sum.
+    It changes ``codebook_KD``, the quantiser's weight, in place. ``counts_K`` and ``sums_KD`` are
+    moving averages of how many vectors a batch gives each code, and of their sum; ``seen_K`` counts
+    them since the last report.
     """
 
     def __init__(self, config: CodebookConfig, codebook_KD: Tensor, seed: int) -> None:
@@ -93,18 +87,37 @@ class CodebookTrainer:
 
     @torch.no_grad()
     def revive(self, vectors_ND: Tensor) -> int:
-        """Move dead codes to random vectors of the batch; returns how many there were."""
+        """Move dead codes to random vectors of the batch; returns how many there were.
+
+        It waits for the device, to know how many vectors to draw.
+        """
         mean_count = self.counts_K.mean()
         dead_K = self.counts_K < self.config.revive_below * mean_count
-        num_dead = int(dead_K.sum())
-        fresh_KD = _pick(vectors_ND.float(), num_dead, self.generator)
-        self.codebook_KD[dead_K] = fresh_KD
-        self.counts_K[dead_K] = mean_count
-        self.sums_KD[dead_K] = fresh_KD * mean_count
-        return num_dead
+        dead_indices = dead_K.nonzero()[:, 0]
+        fresh_XD = _pick(vectors_ND.float(), len(dead_indices), self.generator)
+        self.codebook_KD[dead_indices] = fresh_XD
+        self.counts_K[dead_indices] = mean_count
+        self.sums_KD[dead_indices] = fresh_XD * mean_count
+        return len(dead_indices)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the next update depends on, beside the codebook itself."""
+        return {
+            "codebook-counts": self.counts_K,
+            "codebook-sums": self.sums_KD,
+            "codebook-seen": self.seen_K,
+            "codebook-random": self.generator.get_state(),
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on where ``tensors`` were taken."""
+        self.counts_K.copy_(tensors["codebook-counts"])
+        self.sums_KD.copy_(tensors["codebook-sums"])
+        self.seen_K.copy_(tensors["codebook-seen"])
+        self.generator.set_state(tensors["codebook-random"])
 
     def take_use(self) -> CodebookUse:
-        """Use of the codes since the last call."""
+        """Use of the codes since the last call; waits for the device."""
         use = codebook_use(self.seen_K)
         self.seen_K.zero_()
         return use
@@ -112,7 +125,9 @@ class CodebookTrainer:
 
 def _tally(vectors_ND: Tensor, codes_N: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
     """For every code the number of its vectors (K,) and their sum (K, D)."""
-    counts_K = torch.bincount(codes_N, minlength=num_codes).float()
+    counts_K = vectors_ND.new_zeros(num_codes)
+    # Not bincount, which waits for the device to know the largest code.
+    counts_K.index_add_(0, codes_N, torch.ones_like(codes_N, dtype=counts_K.dtype))
     sums_KD = vectors_ND.new_zeros(num_codes, vectors_ND.shape[1])
     return counts_K, sums_KD.index_add_(0, codes_N, vectors_ND)
 

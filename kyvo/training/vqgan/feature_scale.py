@@ -1,8 +1,8 @@
-"""Features in units of the picture change they cause, so that nearest means least visible.
+"""Features in units of the pixel change they cause, so that nearest means least visible.
 
 A trained autoencoder may spend most of its features' variance on what hardly shows. Clustering
 them as they are would waste the codes on that. A linear map between the encoder and the decoder,
-folded into their 1 x 1 convolutions, leaves the pictures as they are and makes squared distances
+folded into their 1 x 1 convolutions, leaves the images as they are and makes squared distances
 of features approximate squared pixel errors.
 Shape legend: B batch, C channels, H height, W width, D embedding dimensions.
 """
@@ -16,10 +16,10 @@ from kyvo.images.vqgan import VQGAN
 _LEAST_SHARE = 1e-4  # of the strongest direction; weaker ones are stretched no further
 
 
-def picture_metric(model: VQGAN, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
+def pixel_metric(model: VQGAN, images_BCHW: Tensor, generator: torch.Generator) -> Tensor:
     """E[J^T J], (D, D), of the decoder's Jacobian J at one position's feature vector.
 
-    Estimated from gradients of random projections of the picture.
+    Estimated from gradients of random projections of the image.
     """
     z_BDHW = model.features(images_BCHW).detach().requires_grad_(True)
     output_BCHW = model.decode_embeddings(z_BDHW)

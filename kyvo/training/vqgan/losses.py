@@ -4,42 +4,17 @@ Shape legend: B batch, C channels, H height, W width.
 """
 
 import itertools
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kyvo.common.errors import InputError
 from kyvo.common.weight_files import check_weights, read_state_dict
+from kyvo.training.vqgan.config import LossConfig
 
 # Channels of VGG16's convolutions; a new group starts after each pooling.
 _VGG16_GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _MAX_ADAPTIVE_WEIGHT = 1e4
-
-
-@dataclass(frozen=True)
-class LossConfig:
-    """Weights of the loss terms; a weight of 0 leaves the term out."""
-
-    l1: float  # mean absolute pixel error (pixels in [-1, 1])
-    l2: float  # mean squared pixel error
-    commitment: float  # pulls encoder outputs towards their code vectors
-    codebook: float  # pulls code vectors towards encoder outputs (codebook.method gradient only)
-    perceptual: float = 0.0  # LPIPS distance; needs both weight files
-    vgg16_weights: Path | None = None  # torchvision's VGG16 state dict
-    lpips_weights: Path | None = None  # LPIPS's linear heads for VGG16: lin0..4.model.1.weight
-    discriminator: float = 0.0  # adversarial term, on top of the adaptive weight
-    discriminator_start: int = 0  # step of the first adversarial update
-
-    def __post_init__(self) -> None:
-        if self.perceptual and not (self.vgg16_weights and self.lpips_weights):
-            raise InputError(
-                "loss.perceptual is on: give loss.vgg16_weights and loss.lpips_weights, or set it 0"
-            )
-        if self.l1 <= 0 and self.l2 <= 0:
-            raise InputError("loss.l1 or loss.l2 must be above 0")
 
 
 class PerceptualLoss(nn.Module):
@@ -83,12 +58,17 @@ class PerceptualLoss(nn.Module):
         return depths
 
 
-def load_perceptual_loss(vgg16_weights: Path, lpips_weights: Path) -> PerceptualLoss:
-    """LPIPS from torchvision's VGG16 file (its classifier is left out) and LPIPS's heads.
+def load_perceptual_loss(config: LossConfig) -> PerceptualLoss | None:
+    """LPIPS from torchvision's VGG16 file (its classifier excluded) and LPIPS's heads.
+
+    None if the config has no perceptual term.
 
     Raises:
         InputError: a file is missing or does not hold the expected weights.
     """
+    vgg16_weights, lpips_weights = config.vgg16_weights, config.lpips_weights
+    if not config.perceptual or vgg16_weights is None or lpips_weights is None:
+        return None
     loss = PerceptualLoss()
     features = read_state_dict(vgg16_weights, "VGG16 weights")
     features = {k: v for k, v in features.items() if not k.startswith("classifier.")}

@@ -4,17 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from kyvo.training.vqgan.codebook_training import (
-    CodebookConfig,
-    CodebookTrainer,
-    codebook_use,
-    kmeans,
-)
+from kyvo.training.vqgan.codebook_training import CodebookTrainer, codebook_use, kmeans
+from kyvo.training.vqgan.config import CodebookConfig
 
 RULE = CodebookConfig(
     method="ema",
     start_step=0,
-    start_pictures=8,
+    start_images=8,
     ema_decay=0.75,
     revive_below=0.1,
     revive_every=1,

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,9 @@ import torch.nn.functional as F
 from vqgan_fixtures import named_tensor
 
 from kyvo.common.errors import InputError
+from kyvo.training.vqgan.config import LossConfig
 from kyvo.training.vqgan.discriminator import PatchDiscriminator
 from kyvo.training.vqgan.losses import (
-    LossConfig,
     PerceptualLoss,
     adaptive_weight,
     discriminator_loss,
@@ -17,6 +18,7 @@ from kyvo.training.vqgan.losses import (
     reconstruction_loss,
 )
 
+PLAIN = LossConfig(l1=2.0, l2=3.0, commitment=0.25, codebook=1.0)
 # VGG16's convolutions in torchvision's numbering; a pooling follows each group.
 GROUPS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 
@@ -24,8 +26,7 @@ GROUPS = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 def test_reconstruction_loss_in_closed_form() -> None:
     target = torch.zeros(1, 3, 2, 2)
     output = torch.full((1, 3, 2, 2), 0.5)
-    config = LossConfig(l1=2.0, l2=3.0, commitment=0.25, codebook=1.0)
-    assert reconstruction_loss(output, target, config).item() == pytest.approx(2 * 0.5 + 3 * 0.25)
+    assert reconstruction_loss(output, target, PLAIN).item() == pytest.approx(2 * 0.5 + 3 * 0.25)
 
 
 def test_hinge_loss_in_closed_form() -> None:
@@ -66,6 +67,15 @@ def weight_files(folder: Path) -> tuple[Path, Path]:
     return folder / "vgg16.pth", folder / "lpips.pth"
 
 
+def perceptual_loss(vgg_path: Path, lpips_path: Path) -> PerceptualLoss:
+    config = dataclasses.replace(
+        PLAIN, perceptual=1.0, vgg16_weights=vgg_path, lpips_weights=lpips_path
+    )
+    loss = load_perceptual_loss(config)
+    assert loss is not None
+    return loss
+
+
 def naive_lpips(first: torch.Tensor, second: torch.Tensor, vgg: dict, heads: dict) -> float:
     mean = np.array([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
     deviation = np.array([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
@@ -85,7 +95,7 @@ def naive_lpips(first: torch.Tensor, second: torch.Tensor, vgg: dict, heads: dic
 
 def test_perceptual_loss_matches_a_naive_one(tmp_path: Path) -> None:
     vgg_path, lpips_path = weight_files(tmp_path)
-    loss = load_perceptual_loss(vgg_path, lpips_path)
+    loss = perceptual_loss(vgg_path, lpips_path)
     rng = np.random.default_rng(0)
     first, second = (
         torch.from_numpy(rng.uniform(-1, 1, (2, 3, 32, 32)).astype(np.float32)) for _ in range(2)
@@ -96,15 +106,19 @@ def test_perceptual_loss_matches_a_naive_one(tmp_path: Path) -> None:
     assert loss(first, first).item() == 0
 
 
+def test_without_the_perceptual_term_no_weights_are_read() -> None:
+    assert load_perceptual_loss(PLAIN) is None
+
+
 def test_wrong_perceptual_weights_are_refused(tmp_path: Path) -> None:
     vgg_path, lpips_path = weight_files(tmp_path)
     with pytest.raises(InputError, match=r"missing: lin0\.model"):
-        load_perceptual_loss(vgg_path, vgg_path)
+        perceptual_loss(vgg_path, vgg_path)
     weights = torch.load(vgg_path, weights_only=True)
     del weights["features.28.bias"]
     torch.save(weights, vgg_path)
     with pytest.raises(InputError, match=r"missing: features\.28\.bias"):
-        load_perceptual_loss(vgg_path, lpips_path)
+        perceptual_loss(vgg_path, lpips_path)
 
 
 def test_perceptual_term_needs_its_weights() -> None:
