@@ -153,9 +153,10 @@ def write_data(folder: Path, num_samples: int = 12) -> dict[str, str]:
     for side in ("source", "target"):
         scenes = {key: stand_in_scene(random, 1 + i % 3) for i, key in enumerate(keys)}
         write_json(folder / f"objects_{side}.json", scenes)
+        typed = {key: codec.schema.parse_scene(scene, key) for key, scene in scenes.items()}
         files[f"three_d_{side}"] = {
             key: {"token_ids": codec.encode(scene), "string": codec.string(scene)}
-            for key, scene in scenes.items()
+            for key, scene in typed.items()
         }
         files[f"image_{side}"] = {
             key: [100 * COLORS.index(scene[0]["color"]) + i for i in range(CODES_PER_IMAGE)]

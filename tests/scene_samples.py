@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from kyvo.scenes import SCHEMAS, Axis, SceneCodec, Schema, WordField
+from kyvo.scenes import SCHEMAS, Axis, Scene, SceneCodec, SceneObject, Schema, WordField
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
 from kyvo.tokens.vocabulary import get_vocabulary
 
@@ -27,21 +27,28 @@ CODECS = {
 }
 
 
-def numbers_on_grid(axes: tuple[Axis, ...]) -> st.SearchStrategy[list[float]]:
-    return st.tuples(*(st.sampled_from(axis.grid) for axis in axes)).map(list)
+def encode(codec: SceneCodec, objects: list[Any], where: str = "scene") -> list[int]:
+    """Ids of JSON objects."""
+    return codec.encode(codec.schema.parse_scene(objects, where), where)
 
 
-def scenes(schema: Schema, max_objects: int = 6) -> st.SearchStrategy[list[dict[str, Any]]]:
-    """Scenes whose numbers lie on the schema's grid."""
-    fields: dict[str, st.SearchStrategy[Any]] = {
-        field.key: (
-            st.sampled_from(field.words)
-            if isinstance(field, WordField)
-            else numbers_on_grid(field.axes)
-        )
-        for field in schema.fields
-    }
-    return st.lists(st.fixed_dictionaries(fields), max_size=max_objects)
+def decode(codec: SceneCodec, ids: list[int]) -> list[Any]:
+    """The JSON objects of ids."""
+    return list(codec.schema.scene_to_json(codec.read(ids)[0]))
+
+
+def numbers_on_grid(axes: tuple[Axis, ...]) -> st.SearchStrategy[tuple[float, ...]]:
+    return st.tuples(*(st.sampled_from(axis.grid) for axis in axes))
+
+
+def scenes(schema: Schema, max_objects: int = 6) -> st.SearchStrategy[Scene]:
+    """Scenes whose numbers are on the schema's grid."""
+    words = {f.key: st.sampled_from(f.words) for f in schema.word_fields}
+    numbers = {f.key: numbers_on_grid(f.axes) for f in schema.number_fields}
+    objects: st.SearchStrategy[SceneObject] = st.builds(
+        schema.make, st.fixed_dictionaries(words), st.fixed_dictionaries(numbers)
+    )
+    return st.lists(objects, max_size=max_objects).map(tuple).map(Scene)
 
 
 def first_object(name: str) -> dict[str, Any]:

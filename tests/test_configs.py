@@ -22,6 +22,7 @@ KINDS = {
     "llama3_2/train/*/*.yaml": TrainingConfig,
     "llama3_2/eval/*/**/*.yaml": GenerationConfig,
 }
+"""What a config is, by its place; new ones need no line here."""
 RUNS = {
     str(path.relative_to(CONFIGS)): kind
     for pattern, kind in KINDS.items()
@@ -82,13 +83,13 @@ def test_configs_load(name: str) -> None:
         assert isinstance(load_config(RUNS[name], ROOT / folder / name), RUNS[name])
 
 
-def test_every_config_is_listed() -> None:
+def test_the_released_configs_are_there() -> None:
     found = {str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("**/*.yaml")}
-    assert found == RUNS.keys() | PARTS | TABLES
+    assert found >= RUNS.keys() | PARTS | TABLES
     for kind, names in (("train", TRAINING), ("eval", GENERATION)):
         folder = CONFIGS / "llama3_2" / kind
         runs = {str(p.relative_to(folder).with_suffix("")) for p in folder.glob("*/**/*.yaml")}
-        assert runs == names.keys()
+        assert runs >= names.keys()
 
 
 @pytest.mark.parametrize("name", sorted((RUNS.keys() | PARTS) - UNCOMMENTED))
@@ -153,7 +154,8 @@ def test_tables_name_configs_that_exist(name: str) -> None:
         for run, kind in RUNS.items()
         if kind is GenerationConfig and (CONFIGS / run).is_relative_to(folder)
     }
-    assert named == runs
+    released = {f"eval/{run}.yaml" for run in GENERATION} if folder.name == "llama3_2" else set()
+    assert released <= named <= runs
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,18 @@ import json
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from kyvo.common.errors import InputError
 from kyvo.common.files import read_json
+from kyvo.evaluation.table import Row, check_rows
+from kyvo.metrics import load_evaluation
+from kyvo.scenes import get_schema
+from kyvo.tokens.sequences import get_task
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs/own-scenes"
@@ -22,6 +27,7 @@ OVERRIDES = {
     "train_vqgan.py": "max_steps=20 model.ch=16 batch_size=4 codebook.start_images=12",
     "full_finetune_single_device_3d.py": "max_steps=4 batch_size=4 log_every_n_steps=2",
     "generate_3d.py": "batch_size=4 num_samples=2",
+    "evaluate.py": "batch_size=4 num_samples=2",
 }
 
 
@@ -40,10 +46,11 @@ def arguments_of(script: str, text: str) -> list[str]:
     return arguments + OVERRIDES.get(Path(script).name, "").split()
 
 
+@pytest.mark.slow
 def test_the_documented_commands_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert len(COMMANDS) == 11
+    assert len(COMMANDS) == 13
     for name in ("configs", "docs", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -62,6 +69,39 @@ def test_the_documented_commands_work(
     assert len(predicted["scenes"]) == 2
     assert all(set(ship) <= keys for ship in ships)
     assert len(list((results / "decoded/GENERATED").glob("*.png"))) == 2
+    check_evaluation(tmp_path / "own-scenes/evaluation")
+    report = (tmp_path / "own-scenes/report.html").read_text()
+    assert "An object is found if type, flag_color are right" in report
+    # Each plot has its caption twice: below it, and for those who cannot see it.
+    assert report.count("both from above") == 2 * 2
+
+
+def check_evaluation(folder: Path) -> None:
+    """Both tasks are in the table, the scenes by the schema's rule and at its taus."""
+    recognition, rendering = read_json(folder / "evaluation.json", "evaluation")["rows"]
+    (run,) = recognition["runs"]["here"]
+    assert run["num_samples"] == 2
+    assert {"jaccard", "jaccard@0.5", "jaccard@1"} <= run["values"].keys()
+    assert rendering["values"]["here"]["ssim"] is not None
+    assert "| recognition | harbour | Jaccard" in (folder / "evaluation.md").read_text()
+
+
+def test_a_schema_without_a_rule_is_refused_before_anything_is_generated(
+    tmp_path: Path,
+) -> None:
+    """Then the generation is not paid for."""
+    text = (EXAMPLE / "schema.yaml").read_text()
+    (tmp_path / "schema.yaml").write_text(text[: text.index("# When a predicted")])
+    schema = get_schema(str(tmp_path / "schema.yaml"))
+    assert schema.position_field is not None
+    assert schema.position_field.key == "position"
+    with pytest.raises(InputError, match=r"schema\.yaml' has no matching rule"):
+        load_evaluation(tmp_path / "none.json", tmp_path, schema)
+    codec = SimpleNamespace(schema=schema)
+    reader = SimpleNamespace(task=get_task("I-3"), codec=codec)
+    plan = SimpleNamespace(config=SimpleNamespace(data_root=tmp_path), reader=reader)
+    with pytest.raises(InputError, match=r"schema\.yaml' has no matching rule"):
+        check_rows([Row("recognition", "harbour", (Path("a.yaml"),))], [plan])  # type: ignore[list-item]
 
 
 def test_kept_scenes_are_those_of_the_generator(tmp_path: Path) -> None:
@@ -78,16 +118,16 @@ def test_kept_scenes_are_those_of_the_generator(tmp_path: Path) -> None:
     ("heading", "ahead"), [(0, (0, -1)), (90, (1, 0)), (180, (0, 1)), (270, (-1, 0))]
 )
 def test_bows_point_where_the_heading_says(heading: int, ahead: tuple[int, int]) -> None:
-    """Pixels run to the right and down; the bow of 200 m lies 100 m ahead of the middle."""
+    """Pixels run to the right and down; the bow of 200 m is 100 m ahead of the middle."""
     ship = {"type": "tanker", "position": [5.0, 5.0], "heading": [heading], "length": [200]}
     bow = module_of("docs/own-scenes/make_harbour.py").outline(ship)[2]
     assert np.allclose(np.array(bow) - 32, np.array(ahead) * 100 * 64 / 1000)
 
 
-def test_pictures_are_small_and_of_one_size() -> None:
-    pictures = sorted((EXAMPLE / "world").rglob("*.png"))
-    assert len(pictures) == 4
-    for path in pictures:
+def test_images_are_small_and_of_one_size() -> None:
+    images = sorted((EXAMPLE / "world").rglob("*.png"))
+    assert len(images) == 4
+    for path in images:
         assert path.stat().st_size < 600
-        with Image.open(path) as picture:
-            assert picture.size == (64, 64)
+        with Image.open(path) as image:
+            assert image.size == (64, 64)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from kyvo.images.order import centre_first
-from kyvo.scenes import ParseReport, SceneCodec, SceneObject
+from kyvo.scenes import ParseReport, Scene, SceneCodec
 from kyvo.tokens.sequences import CentreFirst, Segment, Task
 from kyvo.tokens.vocabulary import (
     IMAGE_END,
@@ -32,12 +32,12 @@ class Output:
     """A read output.
 
     Attributes:
-        objects: the scene's objects; None if the task writes no scene.
+        scene: None if the task writes no scene.
         codes: image codes in raster order, int64 (n,); None if there is no whole image.
         answer: the text with its markers and the end token, as the result files have it.
     """
 
-    objects: list[SceneObject] | None
+    scene: Scene | None
     codes: np.ndarray | None
     answer: str | None
     report: ParseReport = field(default_factory=ParseReport)
@@ -58,7 +58,7 @@ class OutputReader:
         has_end = len(ends) > 0
         body = ids[: ends[0]] if has_end else ids
         report = ParseReport()
-        objects = codes = answer = None
+        scene = codes = answer = None
         is_read = np.zeros(len(body), dtype=bool)
         for segment in self.task.outputs:
             place = _place(body, self._brackets(segment))
@@ -66,7 +66,7 @@ class OutputReader:
             if segment.modality == "image":
                 codes = self._read_image(body[place], segment, report)
             elif segment.modality == "three_d":
-                objects, scene_report = self.codec.read(body[place].tolist())
+                scene, scene_report = self.codec.read(body[place].tolist())
                 report.add(scene_report)
             else:
                 answer = self._read_text(body[place], segment, has_end, report)
@@ -78,7 +78,7 @@ class OutputReader:
             }
         )
         report.reasons = +report.reasons
-        return Output(objects, codes, answer, report)
+        return Output(scene, codes, answer, report)
 
     def _read_image(
         self, part: np.ndarray, segment: Segment, report: ParseReport

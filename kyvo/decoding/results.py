@@ -155,8 +155,9 @@ class ResultFiles:
         for index in indices:
             output = self.reader.read(results[index])
             report.add(output.report)
-            if output.objects is not None:
-                predicted.append(self._entry(index, "predicted", objects=output.objects))
+            if output.scene is not None:
+                objects = self.reader.codec.schema.scene_to_json(output.scene)
+                predicted.append(self._entry(index, "predicted", objects=objects))
             if output.answer is not None:
                 answers.append(self._entry(index, "predicted", answer=output.answer))
             if output.codes is not None:
@@ -194,7 +195,8 @@ class ResultFiles:
         self, segment: Segment, indices: list[int], kind: str = "groundtruth"
     ) -> Iterator[dict[str, Any]]:
         for index in indices:
-            objects, _ = self.reader.codec.read(self.dataset.content(segment, index).tolist())
+            scene, _ = self.reader.codec.read(self.dataset.content(segment, index).tolist())
+            objects = self.reader.codec.schema.scene_to_json(scene)
             yield self._entry(index, kind, objects=objects)
 
     def _stored_text(self, segment: Segment, index: int) -> str:

@@ -1,4 +1,4 @@
-"""The figures of one finished generation run: Jaccard index, SSIM and L2, accuracy, parse rate."""
+"""The values of one finished generation run: every metric of its outputs, and its parse rate."""
 
 import shutil
 from collections import Counter
@@ -12,9 +12,10 @@ from kyvo.evaluation.table import Row
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codec import ImageCodec
 from kyvo.images.embedding_files import decode_embeddings, find_embeddings, find_vqgan
-from kyvo.metrics.answers import read_answers, score_answers
+from kyvo.metrics.answers import AnswerScores, score_answers
 from kyvo.metrics.images import ImageScores, score_images
 from kyvo.metrics.jaccard import score_scenes
+from kyvo.metrics.registry import answer_values, image_metrics, scene_values
 from kyvo.metrics.scene_files import load_evaluation
 
 # Measured beside the model: what its image tokenizer alone, or a constant answer, would reach.
@@ -23,11 +24,15 @@ TOKENIZER, MOST_FREQUENT = "tokenizer alone", "most frequent answer"
 
 @dataclass
 class Measurement:
-    """A run's figures.
+    """A run's values.
 
     Attributes:
-        figures: by metric; ``jaccard@TAU`` beside their mean ``jaccard``.
-        baselines: figures of others on the same samples, by their name.
+        run_identifier: names the run.
+        weights: the checkpoint that generated.
+        num_samples: how many samples were generated.
+        num_available: how many the data set has.
+        values: by metric; ``jaccard@TAU`` beside their mean ``jaccard``.
+        baselines: values of others on the same samples, by their name.
         compared_with: the ground truth of each metric.
         notes: what could not be read or was not scored.
     """
@@ -36,7 +41,7 @@ class Measurement:
     weights: str
     num_samples: int
     num_available: int
-    figures: dict[str, float] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
     compared_with: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -44,7 +49,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Result:
-    """A row's measurements: by checkpoint, one of every config."""
+    """A row and its measurements: by checkpoint, one of every config."""
 
     row: Row
     measurements: dict[str, list[Measurement]]
@@ -54,18 +59,18 @@ class Result:
         """The measurements of all checkpoints."""
         return [run for runs in self.measurements.values() for run in runs]
 
-    def figure(self, checkpoint: str, metric: str) -> float | None:
+    def value(self, checkpoint: str, metric: str) -> float | None:
         """The mean over the row's configs; None where the metric was not measured for all."""
-        return _mean(run.figures.get(metric) for run in self.measurements[checkpoint])
+        return _mean(run.values.get(metric) for run in self.measurements[checkpoint])
 
     def baseline(self, name: str, metric: str) -> float | None:
-        """A baseline's figure, measured here on the same samples; None if it was not."""
+        """A baseline's value, measured here on the same samples; None if it was not."""
         first = next(iter(self.measurements.values()))
         return _mean(run.baselines.get(name, {}).get(metric) for run in first)
 
 
 def measure(plan: GenerationPlan, summary: GenerationSummary, row: Row) -> Measurement:
-    """All figures of a run that ``generate_3d.py`` or ``run_generation`` has finished.
+    """All values of a run that ``generate_3d.py`` or ``run_generation`` has finished.
 
     Raises:
         InputError: a file of the ground truth is missing or does not belong to the run.
@@ -85,13 +90,13 @@ def measure(plan: GenerationPlan, summary: GenerationSummary, row: Row) -> Measu
     if "image" in modalities and row.vqgan is not None:
         _measure_images(plan, row, row.vqgan, result)
     if report.num_objects:
-        result.figures["objects_read"] = report.num_complete / report.num_objects
+        result.values["objects_read"] = report.num_complete / report.num_objects
     result.notes += [f"{count} x {reason}" for reason, count in report.reasons.most_common()]
     return result
 
 
 def _measure_scenes(plan: GenerationPlan, row: Row, result: Measurement) -> None:
-    folder, schema = plan.files.three_d_folder, plan.config.scene_schema
+    folder, schema = plan.files.three_d_folder, plan.reader.codec.schema
     truth = folder / f"groundtruth_scenes_{plan.config.run_identifier}.json"
     if row.scenes is not None:
         truth = plan.config.data_root / row.scenes
@@ -101,19 +106,15 @@ def _measure_scenes(plan: GenerationPlan, row: Row, result: Measurement) -> None
     predictions = folder / f"predicted_scenes_{plan.config.run_identifier}.json"
     scores = score_scenes(load_evaluation(predictions, truth, schema, keys=keys))
     scores.write(folder)
-    result.figures["jaccard"] = scores.mean
-    if scores.num_missing:
-        result.figures["jaccard_predicted"] = scores.predicted_mean
-    result.figures |= {f"jaccard@{tau.tau:g}": tau.jaccard for tau in scores.taus}
+    result.values |= scene_values(scores)
+    result.values |= {f"jaccard@{tau.tau:g}": tau.jaccard for tau in scores.taus}
     result.compared_with["jaccard"] = str(truth)
     result.notes += scores.evaluation.notes
     for baseline in row.baselines:
         if baseline.predictions is not None:
             path = plan.config.data_root / baseline.predictions
             found = load_evaluation(path, truth, schema, baseline.method, keys=keys)
-            scores = score_scenes(found)
-            figures = {"jaccard": scores.mean, "jaccard_predicted": scores.predicted_mean}
-            result.baselines[baseline.name] = figures
+            result.baselines[baseline.name] = scene_values(score_scenes(found))
 
 
 def _measure_answers(plan: GenerationPlan, result: Measurement) -> None:
@@ -121,33 +122,35 @@ def _measure_answers(plan: GenerationPlan, result: Measurement) -> None:
     truth = folder / f"groundtruth_answers_{run}.json"
     scores = score_answers(folder / f"predicted_answers_{run}.json", truth)
     scores.write(folder)
-    answers = Counter(read_answers(truth, "true answers").values())
-    result.figures["accuracy"] = scores.accuracy
-    result.baselines[MOST_FREQUENT] = {"accuracy": max(answers.values()) / answers.total()}
+    ((most_frequent, _),) = Counter(scores.groundtruth.values()).most_common(1)
+    constant = AnswerScores(dict.fromkeys(scores.groundtruth, most_frequent), scores.groundtruth)
+    result.values |= answer_values(scores)
+    result.baselines[MOST_FREQUENT] = answer_values(constant)
     result.compared_with["accuracy"] = str(truth)
 
 
 def _measure_images(plan: GenerationPlan, row: Row, vqgan: Path, result: Measurement) -> None:
     output = plan.config.output_dir / "decoded_images" / plan.config.run_identifier
-    # Pictures of an earlier run with more samples must not count.
+    # Images of an earlier run with more samples must not count.
     shutil.rmtree(output, ignore_errors=True)
-    wanted = plan.files.image_paths(plan.indices)
-    files = [file for file in find_embeddings(plan.files.image_folder) if file.path in wanted]
+    paths = plan.files.image_paths(plan.indices)
+    files = [file for file in find_embeddings(plan.files.image_folder) if file.path in paths]
     model = load_vqgan(find_vqgan(plan.config.data_root / vqgan))
     decode_embeddings(ImageCodec(model, plan.device), files, output)
     truth = output / "GROUNDTRUTH" if row.images is None else plan.config.data_root / row.images
     generated = [file for file in files if file.kind == "generated"]
-    result.figures["images_read"] = len(generated) / len(plan.indices)
-    result.compared_with["ssim"] = str(truth)
+    result.values["images_read"] = len(generated) / len(plan.indices)
+    metrics = image_metrics()
+    result.compared_with[next(iter(metrics))] = str(truth)
     if not generated:
         return
-    scores = score_images(output / "GENERATED", truth)
+    scores = score_images(output / "GENERATED", truth, metrics)
     scores.write(output)
-    result.figures |= {"ssim": scores.ssim, "l2": scores.l2}
+    result.values |= {name: scores.mean(name) for name in metrics}
     if row.images is not None:
-        tokenizer = score_images(output / "GROUNDTRUTH", truth)
+        tokenizer = score_images(output / "GROUNDTRUTH", truth, metrics)
         same = ImageScores({name: tokenizer.pairs[name] for name in scores.pairs}, 0)
-        result.baselines[TOKENIZER] = {"ssim": same.ssim, "l2": same.l2}
+        result.baselines[TOKENIZER] = {name: same.mean(name) for name in metrics}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from kyvo.common.files import atomic_file, write_json
 from kyvo.evaluation.measure import Measurement, Result
-from kyvo.evaluation.table import METRICS
+from kyvo.metrics.registry import METRICS
 
 _SHARES = {
     "objects_read": ("objects read whole", "{:.4f}"),
     "images_read": ("images read", "{:.4f}"),
 }
-_OF_IMAGES, _OF_SCENES = ("ssim", "l2"), ("jaccard", "jaccard_predicted")
 
 
 def write_report(results: Sequence[Result], output: Path) -> None:
@@ -24,7 +23,7 @@ def write_report(results: Sequence[Result], output: Path) -> None:
 
 
 def main_table(results: Sequence[Result]) -> str:
-    """The paper's table: one line a metric, the paper's figure and baselines beside ours."""
+    """The paper's table: one line a metric, the paper's value and baselines beside ours."""
     checkpoints = list(results[0].measurements)
     lines = [["task", "data", "metric", "samples", *checkpoints, "paper", "others"]]
     for result in results:
@@ -33,7 +32,7 @@ def main_table(results: Sequence[Result]) -> str:
             lines.append([row.task, row.data, "not measured yet", *("" for _ in lines[0][3:])])
         for metric in metrics:
             cells = [_cell(result, name, metric) for name in checkpoints]
-            paper = _form(METRICS[metric][1], row.paper.get(metric))
+            paper = _form(METRICS[metric].form, row.paper.get(metric))
             others = _others(result, metric, is_first=metric == metrics[0])
             title = _title(result, metric)
             lines.append([row.task, row.data, title, _samples(result), *cells, paper, others])
@@ -42,10 +41,11 @@ def main_table(results: Sequence[Result]) -> str:
 
 def _title(result: Result, metric: str) -> str:
     """The metric, and what it compares with where that is not the original."""
-    is_decoded = metric in _OF_IMAGES and result.row.images is None
-    is_tokenised = metric in _OF_SCENES and result.row.scenes is None
+    row, modality = result.row, METRICS[metric].modality
+    is_decoded = modality == "image" and row.images is None
+    is_tokenised = modality == "three_d" and row.scenes is None
     against = " (to the decoded truth)" * is_decoded + " (to the tokenised truth)" * is_tokenised
-    return METRICS[metric][0] + against
+    return METRICS[metric].title + against
 
 
 def _samples(result: Result) -> str:
@@ -55,12 +55,13 @@ def _samples(result: Result) -> str:
 
 
 def _cell(result: Result, checkpoint: str, metric: str) -> str:
-    """A figure; of images it says how many could be scored, if not all."""
-    text = _form(METRICS[metric][1], result.figure(checkpoint, metric))
+    """A value; of images it says how many could be scored, if not all."""
+    text = _form(METRICS[metric].form, result.value(checkpoint, metric))
     runs = result.measurements[checkpoint]
     num = sum(run.num_samples for run in runs)
-    read = round(sum(run.figures.get("images_read", 1) * run.num_samples for run in runs))
-    return f"{text} ({read} of {num} images)" if metric in _OF_IMAGES and read < num else text
+    read = round(sum(run.values.get("images_read", 1) * run.num_samples for run in runs))
+    is_part = METRICS[metric].modality == "image" and read < num
+    return f"{text} ({read} of {num} images)" if is_part else text
 
 
 def _details(results: Sequence[Result]) -> str:
@@ -75,12 +76,13 @@ def _details(results: Sequence[Result]) -> str:
 
 
 def _runs_table(runs: Sequence[Measurement]) -> str:
-    metrics = list(dict.fromkeys(metric for run in runs for metric in run.figures))
-    known = {metric: (metric, "{:.4f}") for metric in metrics} | _SHARES | METRICS
+    metrics = list(dict.fromkeys(metric for run in runs for metric in run.values))
+    known = {metric: (metric, "{:.4f}") for metric in metrics} | _SHARES
+    known |= {metric.name: (metric.title, metric.form) for metric in METRICS.values()}
     lines = [["run", "samples", *(known[metric][0] for metric in metrics)]]
     for run in runs:
-        figures = [_form(known[metric][1], run.figures.get(metric)) for metric in metrics]
-        lines.append([run.run_identifier, f"{run.num_samples} of {run.num_available}", *figures])
+        values = [_form(known[metric][1], run.values.get(metric)) for metric in metrics]
+        lines.append([run.run_identifier, f"{run.num_samples} of {run.num_available}", *values])
     return _markdown(lines)
 
 
@@ -93,24 +95,24 @@ def _notes(run: Measurement) -> str:
 
 def _measured(result: Result) -> list[str]:
     """Metrics of the row, in the table's order."""
-    seen = {metric for run in result.all_runs for metric in run.figures}
+    seen = {metric for run in result.all_runs for metric in run.values}
     if "images_read" in seen:
-        seen |= set(_OF_IMAGES)
+        seen |= {metric.name for metric in METRICS.values() if metric.modality == "image"}
     return [metric for metric in METRICS if metric in seen]
 
 
 def _others(result: Result, metric: str, is_first: bool) -> str:
     """Baselines: as measured here where that was possible, and as published."""
     measured = {name for run in result.all_runs for name in run.baselines}
-    published = {b.name: b.figure for b in result.row.baselines} if is_first else {}
-    form = METRICS[metric][1]
+    published = {b.name: b.value for b in result.row.baselines} if is_first else {}
+    form = METRICS[metric].form
     parts = []
     for name in [*published, *sorted(measured - published.keys())]:
         here, paper = result.baseline(name, metric), published.get(name)
-        figures = [form.format(here)] if here is not None else []
-        figures += [f"{form.format(paper)} (paper)"] if paper is not None else []
-        if figures:
-            parts.append(f"{name} {', '.join(figures)}")
+        values = [form.format(here)] if here is not None else []
+        values += [f"{form.format(paper)} (paper)"] if paper is not None else []
+        if values:
+            parts.append(f"{name} {', '.join(values)}")
     return "; ".join(parts)
 
 
@@ -129,9 +131,9 @@ def _as_json(result: Result) -> dict[str, object]:
         "task": row.task,
         "data": row.data,
         "paper": row.paper,
-        "published_baselines": {b.name: b.figure for b in row.baselines if b.figure is not None},
-        "figures": {
-            checkpoint: {metric: result.figure(checkpoint, metric) for metric in METRICS}
+        "published_baselines": {b.name: b.value for b in row.baselines if b.value is not None},
+        "values": {
+            checkpoint: {metric: result.value(checkpoint, metric) for metric in METRICS}
             for checkpoint in result.measurements
         },
         "runs": {

@@ -30,7 +30,7 @@ def evaluate(
     Args:
         checkpoints: each is taken for all rows, its results go to a folder of its own under
             ``output``; none: every config's own checkpoint and folder.
-        only: words of the wanted rows' names.
+        only: words of the names of the rows to measure.
         overrides: ``key=value`` for every generation config.
 
     Raises:
@@ -63,7 +63,7 @@ def _own_overrides(checkpoint: Path | None, output: Path) -> list[str]:
 
 
 def _labels(checkpoints: Sequence[Path]) -> dict[str, Path | None]:
-    """A short name for every checkpoint: as much of the end of its path as tells it apart."""
+    """A short name for every checkpoint: as much of the end of its path as is its own."""
     if not checkpoints:
         return {OWN: None}
     paths = [path.resolve() for path in checkpoints]

@@ -9,15 +9,7 @@ from kyvo.common.config import load_config, suggest
 from kyvo.common.errors import InputError, Problems
 from kyvo.decoding import GenerationPlan, plan_generations
 from kyvo.images.embedding_files import find_vqgan
-
-# Metric: how it is called, how it is written.
-METRICS = {
-    "jaccard": ("Jaccard, mean over tau", "{:.4f}"),
-    "jaccard_predicted": ("Jaccard, of scenes with a prediction", "{:.4f}"),
-    "accuracy": ("accuracy", "{:.4f}"),
-    "ssim": ("SSIM", "{:.4f}"),
-    "l2": ("L2", "{:.5f}"),
-}
+from kyvo.metrics.registry import METRICS
 
 
 @dataclass(frozen=True)
@@ -25,13 +17,14 @@ class Baseline:
     """Another method.
 
     Attributes:
-        figure: its published figure, of the row's first metric.
+        name: how it is called.
+        value: its published value, of the row's first metric.
         predictions: file of its predictions under ``data_root``; None if there is none.
         method: who wrote them, as ``compute_jaccard_index.py`` has it.
     """
 
     name: str
-    figure: float | None = None
+    value: float | None = None
     predictions: Path | None = None
     method: str = "cube-rcnn"
 
@@ -41,10 +34,12 @@ class Row:
     """One task on one data set.
 
     Attributes:
-        configs: generation configs.
+        task, data: how the row is called.
+        configs: generation configs; the row's values are means over them.
         scenes, images: ground truth under the configs' ``data_root``; None: what the run writes.
         vqgan: folder of the VQGAN under ``data_root``; None: images are not decoded.
-        paper: the paper's figures by metric.
+        paper: the paper's values by metric.
+        baselines: other methods, beside ours.
     """
 
     task: str
@@ -68,16 +63,18 @@ class Row:
         return f"{self.task}, {self.data}"
 
     def check(self, plan: GenerationPlan) -> None:
-        """Refuse a row whose ground truth, VQGAN or baselines are not there.
+        """Refuse a row whose ground truth, rule of matching, VQGAN or baselines are missing.
 
         Raises:
-            InputError: listing every one that lacks.
+            InputError: listing every one that is missing.
         """
         problems = Problems()
         root = plan.config.data_root
         named = (self.scenes, self.images, *(baseline.predictions for baseline in self.baselines))
         for path in filter(None, named):
             problems.attempt(_require, root / path, f"row {self.name!r}")
+        if any(segment.modality == "three_d" for segment in plan.reader.task.outputs):
+            problems.attempt(lambda: plan.reader.codec.schema.rule)
         if self.vqgan is not None:
             problems.attempt(find_vqgan, root / self.vqgan)
         problems.raise_any()
@@ -85,7 +82,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows."""
+    """What an evaluation measures.
+
+    Attributes:
+        rows: one task on one data set each.
+    """
 
     rows: tuple[Row, ...]
 
@@ -95,7 +96,7 @@ class Table:
 
 
 def load_table(path: Path) -> list[Row]:
-    """The rows of a yaml file; paths of configs, which stand there beside it, as seen from here.
+    """The rows of a yaml file; paths of configs, which are there relative to it, as seen from here.
 
     Raises:
         InputError: listing every problem.
@@ -116,8 +117,8 @@ def choose_rows(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
         if not any(word.lower() in row.name.lower() for row in rows):
             known = "; ".join(row.name for row in rows)
             raise InputError(f"no row called {word!r}; known: {known}")
-    wanted = [word.lower() for word in only]
-    return [row for row in rows if not only or any(word in row.name.lower() for word in wanted)]
+    words = [word.lower() for word in only]
+    return [row for row in rows if not only or any(word in row.name.lower() for word in words)]
 
 
 def check_table(path: Path, overrides: Sequence[str] = ()) -> str:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from kyvo.common.errors import InputError
@@ -18,14 +19,24 @@ class AnswerScores:
     """Which questions were answered rightly; a question without an answer is answered wrongly.
 
     Attributes:
-        correct: by key.
-        num_unanswered: questions without an answer.
+        predicted: answers by key.
+        groundtruth: answers of all questions, by key.
         groupings: by the name of a way to group the questions, the group of every key.
     """
 
-    correct: Mapping[str, bool]
-    num_unanswered: int
+    predicted: Mapping[str, str]
+    groundtruth: Mapping[str, str]
     groupings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def correct(self) -> Mapping[str, bool]:
+        """Whether each question was answered rightly, by key."""
+        return {key: self.predicted.get(key) == true for key, true in self.groundtruth.items()}
+
+    @property
+    def num_unanswered(self) -> int:
+        """How many questions have no answer."""
+        return len(self.groundtruth) - len(self.predicted)
 
     @property
     def accuracy(self) -> float:
@@ -45,7 +56,7 @@ class AnswerScores:
         return {group: (right[group], total[group]) for group in sorted(total)}
 
     def summary(self) -> str:
-        """The figures as lines of text."""
+        """The values as lines of text."""
         right, total = sum(self.correct.values()), len(self.correct)
         lines = [f"Accuracy: {_share(right, total)}"]
         if self.num_unanswered:
@@ -102,12 +113,11 @@ def score_answers(
             f"true answers: {groundtruth_file}: {len(unknown)} of {len(predicted)} predicted keys "
             f"are not there, the first is {unknown[0]!r:.120}. Check that the two files match."
         )
-    correct = {key: predicted.get(key) == answer for key, answer in groundtruth.items()}
     groupings = {}
     if questions is not None:
         types = {key: answer_type(answer) for key, answer in groundtruth.items()}
-        groupings = {"family": read_families(questions, correct), "answer type": types}
-    return AnswerScores(correct, len(groundtruth) - len(predicted), groupings)
+        groupings = {"family": read_families(questions, groundtruth), "answer type": types}
+    return AnswerScores(predicted, groundtruth, groupings)
 
 
 def answer_type(answer: str) -> str:
@@ -137,10 +147,10 @@ def read_families(path: Path | str, keys: Collection[str]) -> dict[str, str]:
     families = {
         key: take(rows[key], "family", str, f"{place}: {key}") for key in keys if key in rows
     }
-    lacking = [key for key in keys if key not in families]
-    if lacking:
+    missing = [key for key in keys if key not in families]
+    if missing:
         raise InputError(
-            f"{place}: {len(lacking)} questions are not there, the first is {lacking[0]!r:.120}. "
+            f"{place}: {len(missing)} questions are not there, the first is {missing[0]!r:.120}. "
             "Check that they are of the same test set."
         )
     return families
@@ -150,7 +160,7 @@ def read_answers(path: Path | str, purpose: str) -> dict[str, str]:
     """Read the answers of a file as ``{key: answer}``, without markers and outer blanks.
 
     Raises:
-        InputError: the file is missing, malformed or empty, or a key stands there twice.
+        InputError: the file is missing, malformed or empty, or a key is there twice.
     """
     place = f"{purpose}: {path}"
     root = expect(read_json(path, purpose), dict, place)

@@ -19,7 +19,7 @@ def expect(value: Any, kind: type[T], place: str) -> T:
     """Return ``value`` if it is of ``kind``.
 
     Raises:
-        InputError: it is something else; ``place`` says where it stands.
+        InputError: it is something else; ``place`` says where it is.
     """
     if not isinstance(value, kind):
         raise InputError(
@@ -32,7 +32,7 @@ def take(mapping: Any, name: str, kind: type[T], place: str) -> T:
     """Return the entry ``name`` of a JSON object at ``place``.
 
     Raises:
-        InputError: there is no object at ``place``, it lacks the entry, or that has another type.
+        InputError: there is no object at ``place``, the entry is missing, or it has another type.
     """
     entries = expect(mapping, dict, place)
     if name not in entries:

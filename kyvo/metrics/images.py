@@ -2,12 +2,13 @@
 
 Both as grey floats in [0, 1], the true image resized to the generated one's size. The first array
 given to skimage's SSIM sets its precision: float32 here, as in the released code, so that
-published figures are met to the last digit.
+published values are reproduced to the last digit.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, require_file, write_json
-from kyvo.metrics.scene_files import ENVIRONMENT_FOLDER
+from kyvo.scenes.folders import ENVIRONMENT_FOLDER
 
 _PREFIXES = ("generated_", "ground_truth_")
 _ENVIRONMENTS = re.compile(ENVIRONMENT_FOLDER.format(environment="(?P<environment>.+)"))
@@ -29,33 +30,77 @@ _MIN_SIDE = 7
 
 
 @dataclass(frozen=True)
-class ImageScore:
-    """SSIM (in [-1, 1], 1 is equal) and L2 (in [0, 1], 0 is equal) of one pair of images."""
+class ImagePair:
+    """A generated and a true image, RGB (H, W, 3), uint8 or floats in [0, 1], of any sizes."""
 
-    ssim: float
-    l2: float
+    generated_HWC: np.ndarray
+    groundtruth_HWC: np.ndarray
+
+    @classmethod
+    def read(cls, generated: Path | str, groundtruth: Path | str) -> "ImagePair":
+        """Read two image files.
+
+        Raises:
+            InputError: a file is missing, is no image, or is smaller than SSIM's window.
+        """
+        return cls(read_image(generated), read_image(groundtruth))
+
+    @cached_property
+    def grey(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both as grey floats in [0, 1], (H, W), the true image at the generated one's size."""
+        generated_HW = rgb2gray(self.generated_HWC)
+        height, width = generated_HW.shape
+        groundtruth_HW = rgb2gray(self.groundtruth_HWC).astype(np.float32)
+        resized = Image.fromarray(groundtruth_HW).resize((width, height))
+        return generated_HW, np.asarray(resized)
+
+
+ImageMetric = Callable[[ImagePair], float]
+
+
+def ssim(pair: ImagePair) -> float:
+    """Structural similarity, in [-1, 1]; 1 is equal.
+
+    The data range is the generated image's own; a constant image, which has none, counts with 1.
+    """
+    generated_HW, groundtruth_HW = pair.grey
+    data_range = np.ptp(generated_HW) or 1.0
+    return float(structural_similarity(groundtruth_HW, generated_HW, data_range=data_range))
+
+
+def l2(pair: ImagePair) -> float:
+    """Mean squared difference of the grey images, in [0, 1]; 0 is equal."""
+    generated_HW, groundtruth_HW = pair.grey
+    return float(np.mean((groundtruth_HW - generated_HW) ** 2))
+
+
+RELEASED_METRICS: Mapping[str, ImageMetric] = {"ssim": ssim, "l2": l2}
+"""What the released command writes, by name."""
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """The scores of all pairs by name, and how many true images had no generated partner."""
+    """The scores of a set of images.
 
-    pairs: Mapping[str, ImageScore]
+    Attributes:
+        pairs: by an image's name, the values of every metric by its name.
+        num_unpaired: true images that had no generated partner.
+    """
+
+    pairs: Mapping[str, Mapping[str, float]]
     num_unpaired: int
 
-    @property
-    def ssim(self) -> float:
-        """Mean SSIM over the pairs."""
-        return fmean(score.ssim for score in self.pairs.values())
-
-    @property
-    def l2(self) -> float:
-        """Mean L2 over the pairs."""
-        return fmean(score.l2 for score in self.pairs.values())
+    def mean(self, metric: str) -> float:
+        """The mean of a metric over the pairs."""
+        return fmean(values[metric] for values in self.pairs.values())
 
     def summary(self) -> str:
-        """The figures as lines of text."""
-        lines = [f"SSIM: {self.ssim:.4f}", f"L2-loss: {self.l2:.6f}", f"{len(self.pairs)} pairs"]
+        """The values as lines of text."""
+        lines = [
+            f"SSIM: {self.mean('ssim'):.4f}",
+            f"L2-loss: {self.mean('l2'):.6f}",
+            f"{len(self.pairs)} pairs",
+        ]
         if self.num_unpaired:
             lines.append(f"{self.num_unpaired} true images have no generated one: not scored")
         return "\n".join(lines)
@@ -64,39 +109,27 @@ class ImageScores:
         """Write ``ssim_l2.txt`` and, per pair, ``ssim_l2.json`` into ``folder``."""
         with atomic_file(Path(folder) / "ssim_l2.txt") as path:
             path.write_text(self.summary() + "\n")
+        names = next(iter(self.pairs.values()))
         write_json(
             Path(folder) / "ssim_l2.json",
             {
-                "ssim": self.ssim,
-                "l2": self.l2,
+                **{name: self.mean(name) for name in names},
                 "num_unpaired": self.num_unpaired,
-                "images": {
-                    name: {"ssim": score.ssim, "l2": score.l2} for name, score in self.pairs.items()
-                },
+                "images": {name: dict(values) for name, values in self.pairs.items()},
             },
         )
 
 
-def image_similarity(generated_HW: np.ndarray, groundtruth_HW: np.ndarray) -> ImageScore:
-    """Compare two grey images in [0, 1] (float, any sizes; the true one is resized).
-
-    The data range is the generated image's own; a constant image, which has none, counts with 1.
-    """
-    height, width = generated_HW.shape
-    resized_HW = np.asarray(
-        Image.fromarray(groundtruth_HW.astype(np.float32)).resize((width, height))
-    )
-    data_range = np.ptp(generated_HW) or 1.0
-    ssim = structural_similarity(resized_HW, generated_HW, data_range=data_range)
-    return ImageScore(float(ssim), float(np.mean((resized_HW - generated_HW) ** 2)))
-
-
-def score_images(generated_folder: Path | str, groundtruth_folder: Path | str) -> ImageScores:
+def score_images(
+    generated_folder: Path | str,
+    groundtruth_folder: Path | str,
+    metrics: Mapping[str, ImageMetric] = RELEASED_METRICS,
+) -> ImageScores:
     """Score every image of ``generated_folder`` against the one of its name.
 
     A name is the file's, without suffix and without ``generated_`` or ``ground_truth_``. True
-    images may also lie as ObjaWorld's, ``output-ENVIRONMENT-large-10K-6/images/NAME.png``, and
-    then have the name ``NAME_ENVIRONMENT``.
+    images may also be one folder per environment, ``output-ENVIRONMENT-large-10K-6/images/``
+    ``NAME.png``, and then have the name ``NAME_ENVIRONMENT``.
 
     Raises:
         InputError: no images, a name twice, no true image of a name, an unreadable image.
@@ -109,10 +142,10 @@ def score_images(generated_folder: Path | str, groundtruth_folder: Path | str) -
             f"true images: {groundtruth_folder}: no image for {len(missing)} of "
             f"{len(generated)} generated ones: {_few(missing)}. Expected NAME.png for each."
         )
-    pairs = {
-        name: image_similarity(read_grey(path), read_grey(groundtruth[name]))
-        for name, path in tqdm(generated.items(), desc="images", unit="image", disable=None)
-    }
+    pairs = {}
+    for name, path in tqdm(generated.items(), desc="images", unit="image", disable=None):
+        pair = ImagePair.read(path, groundtruth[name])
+        pairs[name] = {metric: function(pair) for metric, function in metrics.items()}
     return ImageScores(pairs, len(groundtruth) - len(generated))
 
 
@@ -148,8 +181,8 @@ def images_by_name(folder: Path | str, purpose: str) -> dict[str, Path]:
     return result
 
 
-def read_grey(path: Path | str) -> np.ndarray:
-    """Read an image as grey floats (H, W) in [0, 1].
+def read_image(path: Path | str) -> np.ndarray:
+    """Read an image as RGB, uint8 (H, W, 3).
 
     Raises:
         InputError: the file is missing, is no image, or is smaller than SSIM's window.
@@ -157,15 +190,15 @@ def read_grey(path: Path | str) -> np.ndarray:
     path = require_file(path, "image")
     try:
         with Image.open(path) as image:
-            grey_HW = rgb2gray(np.asarray(image.convert("RGB")))
+            image_HWC = np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"image: {path}: cannot be read: {error}. Make it again.") from None
-    if min(grey_HW.shape) < _MIN_SIDE:
+    if min(image_HWC.shape[:2]) < _MIN_SIDE:
         raise InputError(
-            f"image: {path}: {grey_HW.shape[1]} x {grey_HW.shape[0]} pixels; "
+            f"image: {path}: {image_HWC.shape[1]} x {image_HWC.shape[0]} pixels; "
             f"expected at least {_MIN_SIDE} x {_MIN_SIDE}."
         )
-    return grey_HW
+    return image_HWC
 
 
 def _image_name(path: Path) -> str:

@@ -12,21 +12,28 @@ from typing import Any
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, write_json
-from kyvo.metrics.matching import MatchingRule, match_objects
+from kyvo.metrics.matching import match_objects
 from kyvo.metrics.scene_files import Evaluation, ScenePair
-
-PAPER_TAUS = (0.05, 0.10, 0.15, 0.20, 0.25)
+from kyvo.scenes import PAPER_TAUS, MatchingRule, Scene
 
 
 @dataclass(frozen=True)
 class SceneScore:
-    """Counts of one scene; ``predicted`` is False where there was no prediction to score."""
+    """Counts of one scene.
+
+    Attributes:
+        key: names the scene.
+        true_positives: predicted objects that are in the scene.
+        false_positives: predicted objects that are not.
+        false_negatives: objects of the scene that were missed.
+        is_predicted: False where there was no prediction to score.
+    """
 
     key: str
     true_positives: int
     false_positives: int
     false_negatives: int
-    predicted: bool = True
+    is_predicted: bool = True
 
     @property
     def jaccard(self) -> float:
@@ -37,7 +44,7 @@ class SceneScore:
 
 @dataclass(frozen=True)
 class TauScores:
-    """Every scene's score at one tau."""
+    """Every scene's score at one tau, in the unit of the positions."""
 
     tau: float
     scenes: tuple[SceneScore, ...]
@@ -50,7 +57,7 @@ class TauScores:
     @property
     def predicted_jaccard(self) -> float:
         """Mean over the scenes that have a prediction: what the released code reports."""
-        return fmean(scene.jaccard for scene in self.scenes if scene.predicted)
+        return fmean(scene.jaccard for scene in self.scenes if scene.is_predicted)
 
     @property
     def mean_counts(self) -> tuple[float, float, float]:
@@ -71,7 +78,7 @@ class JaccardScores:
 
     @property
     def mean(self) -> float:
-        """Mean of the Jaccard index over the taus: with ``PAPER_TAUS`` the paper's figure."""
+        """Mean of the Jaccard index over the taus: with ``PAPER_TAUS`` the paper's value."""
         return fmean(scores.jaccard for scores in self.taus)
 
     @property
@@ -85,12 +92,12 @@ class JaccardScores:
         return fmean(scores.predicted_jaccard for scores in self.taus)
 
     def summary(self) -> str:
-        """The figures as lines of text."""
+        """The values as lines of text."""
         pairs, missing = self.evaluation.pairs, self.num_missing
-        lines = [f"{len(pairs)} scenes scored by the rule of {self.evaluation.dataset}"]
+        lines = [f"{len(pairs)} scenes scored by the rule of {self.evaluation.schema.name}"]
         lines += self.evaluation.notes
         if missing:
-            lines.append(f"{missing} scenes have no prediction: every object of theirs is a miss")
+            lines.append(f"{missing} scenes have no prediction: all their objects are missed")
         for scores in self.taus:
             lines += _tau_lines(scores, missing > 0)
         if len(self.taus) > 1:
@@ -105,7 +112,7 @@ class JaccardScores:
         write_json(
             Path(folder) / "jaccard.json",
             {
-                "dataset": self.evaluation.dataset,
+                "dataset": self.evaluation.schema.name,
                 "jaccard": self.mean,
                 "notes": list(self.evaluation.notes),
                 "taus": {str(scores.tau): _tau_json(scores) for scores in self.taus},
@@ -113,8 +120,8 @@ class JaccardScores:
         )
 
 
-def score_scenes(evaluation: Evaluation, taus: Sequence[float] = PAPER_TAUS) -> JaccardScores:
-    """Score every scene at every tau (in scene units; Objectron: metres)."""
+def score_scenes(evaluation: Evaluation, taus: Sequence[float] | None = None) -> JaccardScores:
+    """Score every scene at every tau, in the unit of the positions; None: at those of the rule."""
     return JaccardScores(
         evaluation,
         tuple(
@@ -122,20 +129,20 @@ def score_scenes(evaluation: Evaluation, taus: Sequence[float] = PAPER_TAUS) -> 
                 tau,
                 tuple(_score_scene(pair, evaluation.rule, tau) for pair in evaluation.pairs),
             )
-            for tau in taus
+            for tau in (evaluation.rule.taus if taus is None else taus)
         ),
     )
 
 
-def parse_taus(values: Sequence[str]) -> tuple[float, ...]:
-    """Parse the values of ``--tau``: positive numbers, or ``paper`` for ``PAPER_TAUS``.
+def parse_taus(values: Sequence[str], of_rule: Sequence[float] = PAPER_TAUS) -> tuple[float, ...]:
+    """Parse the values of ``--tau``: positive numbers, or ``paper`` for those of the rule.
 
     Raises:
         InputError: a value is neither.
     """
     taus: list[float] = []
     for value in values:
-        taus += PAPER_TAUS if value == "paper" else [_parse_tau(value)]
+        taus += of_rule if value == "paper" else [_parse_tau(value)]
     return tuple(dict.fromkeys(taus))
 
 
@@ -150,7 +157,7 @@ def _parse_tau(value: str) -> float:
 
 
 def _score_scene(pair: ScenePair, rule: MatchingRule, tau: float) -> SceneScore:
-    matches = match_objects(pair.predicted or (), pair.groundtruth, rule, tau)
+    matches = match_objects(pair.predicted or Scene(), pair.groundtruth, rule, tau)
     return SceneScore(
         pair.key,
         len(matches.pairs),
@@ -185,7 +192,7 @@ def _tau_json(scores: TauScores) -> dict[str, Any]:
             scene.key: {
                 **{name: getattr(scene, name) for name in counts},
                 "jaccard": scene.jaccard,
-                "predicted": scene.predicted,
+                "predicted": scene.is_predicted,
             }
             for scene in scores.scenes
         },

@@ -2,11 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
-from kyvo.scenes import Axis, NumberField, Schema, WordField
+from kyvo.scenes import Axis, NumberField, Scene, Schema, WordField
 
 
 @dataclass
@@ -55,15 +54,15 @@ class SceneStatistics:
             else:
                 self.words[fld.key] = Counter()
 
-    def add(self, objects: Sequence[Mapping[str, Any]]) -> None:
+    def add(self, scene: Scene) -> None:
         """Count a scene whose objects fit the schema."""
         self.num_scenes += 1
-        self.objects_per_scene[len(objects)] += 1
-        for item in map(self.schema.normalise, objects):
+        self.objects_per_scene[len(scene.objects)] += 1
+        for item in scene.objects:
             for key, counter in self.words.items():
-                counter[str(item[key])] += 1
+                counter[item.words[key]] += 1
             for key, axes in self.numbers.items():
-                for axis, value in zip(axes, _numbers(item[key]), strict=True):
+                for axis, value in zip(axes, item.numbers[key], strict=True):
                     axis.add(value)
 
     def lines(self) -> list[str]:
@@ -77,11 +76,6 @@ class SceneStatistics:
             else:
                 lines += [f"{fld.key} {axis.line()}" for axis in self.numbers[fld.key]]
         return lines
-
-
-def _numbers(value: object) -> Sequence[float]:
-    assert isinstance(value, list | tuple)
-    return value
 
 
 def _listed(counts: Iterable[tuple[str, int]]) -> str:

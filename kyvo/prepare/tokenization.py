@@ -19,7 +19,7 @@ from kyvo.common.files import atomic_file, read_json
 from kyvo.images.codec import ImageCodec
 from kyvo.images.preprocessing import list_images, load_images
 from kyvo.prepare.layout import ReleasedLayout
-from kyvo.scenes import SceneCodec
+from kyvo.scenes import Scene, SceneCodec
 from kyvo.tokens.vocabulary import TEXT_END, TEXT_START
 
 ObjectOrder = Literal["file", "far-to-near"]
@@ -98,23 +98,11 @@ class WorldTokenizer:
             scene = read_json(path, "scene")
             if not isinstance(scene, dict) or not isinstance(scene.get("objects"), list):
                 raise InputError(f"scene: {path}: expected an object with a list 'objects'.")
-            objects = self._ordered(scene, path)
+            objects = self.codec.schema.parse_scene(scene["objects"], str(path))
+            if self.object_order == "far-to-near":
+                objects = _far_to_near(objects, scene.get("directions"), path)
             ids = self.codec.encode(objects, str(path))
             yield key, {"token_ids": ids, "string": self.codec.string(objects, str(path))}
-
-    def _ordered(self, scene: dict[str, Any], path: Path) -> list[Any]:
-        if self.object_order == "file":
-            return list(scene["objects"])
-        try:
-            behind = scene["directions"]["behind"]
-            return sorted(
-                scene["objects"], key=lambda item: -float(np.dot(item["3d_coords"], behind))
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"scene: {path}: far-to-near needs 'directions.behind' and '3d_coords': {error}. "
-                "Use the order of the file."
-            ) from None
 
     def _texts(self, texts: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         vocabulary = self.codec.vocabulary
@@ -131,6 +119,20 @@ def copy_originals(folder: Path, target: Path, stems: Collection[str] | None = N
         for path in sorted((folder / kind).iterdir()):
             if stems is None or path.stem in stems:
                 shutil.copyfile(path, target / kind / path.name)
+
+
+def _far_to_near(scene: Scene, directions: Any, path: Path) -> Scene:
+    """The scene with its objects sorted by their distance from the camera."""
+    try:
+        behind = directions["behind"]
+        distance = [-float(np.dot(item.position[: len(behind)], behind)) for item in scene.objects]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"scene: {path}: far-to-near needs 'directions.behind' and positions: {error}. "
+            "Use the order of the file."
+        ) from None
+    order = sorted(range(len(distance)), key=distance.__getitem__)
+    return Scene(tuple(scene.objects[index] for index in order))
 
 
 def _read_texts(path: Path) -> dict[str, str]:

@@ -22,7 +22,7 @@ from kyvo.images.preprocessing import load_image
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.prepare.statistics import SceneStatistics
 from kyvo.prepare.world_tasks import EVALUATION, find_task
-from kyvo.scenes import NumberField, SceneCodec, WordField
+from kyvo.scenes import NumberField, Scene, SceneCodec, WordField
 from kyvo.tokens.sequences import Segment, SequenceBuilder, get_task
 from kyvo.tokens.vocabulary import TEXT_END, TEXT_START
 from kyvo.world.records import Record, check_record, read_record
@@ -215,19 +215,17 @@ def _read_scenes(
     """Statistics of the scenes that fit the schema, the ids of the longest, and these scenes."""
     statistics, longest, good = SceneStatistics(codec.schema), 0, {}
     for name, path in tqdm(scenes.items(), desc=f"{side}: scenes", disable=None):
-        objects = _check_scene(name, path, codec, findings)
-        if objects is not None:
+        scene = _check_scene(name, path, codec, findings)
+        if scene is not None:
             good[name] = path
-            statistics.add(objects)
-            ids = findings.attempt(codec.encode, objects, str(path))
+            statistics.add(scene)
+            ids = findings.attempt(codec.encode, scene, str(path))
             longest = max(longest, len(ids or ()))
     return statistics, longest, good
 
 
-def _check_scene(
-    name: str, path: Path, codec: SceneCodec, findings: Findings
-) -> list[dict[str, Any]] | None:
-    """The scene's objects if all of them fit the schema."""
+def _check_scene(name: str, path: Path, codec: SceneCodec, findings: Findings) -> Scene | None:
+    """The scene if all of its objects fit the schema."""
     scene = findings.attempt(_read_object, path, "scene")
     if scene is None:
         return None
@@ -241,7 +239,9 @@ def _check_scene(
     for index, item in enumerate(scene["objects"]):
         for fault in codec.schema.faults(item):
             findings.add(f"{path}: objects[{index}]: {fault}")
-    return scene["objects"] if findings.count == before else None
+    if findings.count > before:
+        return None
+    return codec.schema.parse_scene(scene["objects"], str(path))
 
 
 def _check_texts(path: Path, images: Files, findings: Findings) -> int:
@@ -382,20 +382,20 @@ def _read_stored_scenes(
     """Statistics of the scenes that read back whole."""
     statistics = SceneStatistics(codec.schema)
     for ids, place in _entries(store):
-        objects, report = codec.read(ids.tolist())
+        scene, report = codec.read(ids.tolist())
         for reason, count in report.reasons.items():
             findings.add(f"{place}: {reason}" + (f" ({count} times)" if count > 1 else ""))
         if report.reasons:
             continue
         faults = [
             f"{place}: objects[{index}]: {fault}"
-            for index, item in enumerate(objects)
+            for index, item in enumerate(codec.schema.scene_to_json(scene))
             for fault in codec.schema.faults(item)
         ]
         for fault in faults:
             findings.add(fault)
         if not faults:
-            statistics.add(objects)
+            statistics.add(scene)
     return statistics
 
 

@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: either SVG markup, or an image as a data URI."""
+    """A plot or an image, with its caption.
+
+    Attributes:
+        caption: shown below it.
+        svg: a plot's markup.
+        image: an image as a data URI.
+    """
 
     caption: str
     svg: str = ""
@@ -14,7 +20,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Example:
-    """One scene: figures side by side, and remarks below."""
+    """One scene.
+
+    Attributes:
+        title: its heading.
+        figures: side by side.
+        remarks: one line each, below.
+    """
 
     title: str
     figures: tuple[Figure, ...]
@@ -23,7 +35,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a header; the first column names the row."""
+    """Rows of text.
+
+    Attributes:
+        header: titles of the columns; the first column names the row.
+        rows: as many texts each as the header has.
+    """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -31,7 +48,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Bar:
-    """A labelled bar; ``share`` is its length in [0, 1]."""
+    """A labelled bar.
+
+    Attributes:
+        label: what it is about.
+        value: as text.
+        share: its length in [0, 1].
+    """
 
     label: str
     value: str
@@ -40,7 +63,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Headline:
-    """A figure to be seen first."""
+    """A value to be seen first.
+
+    Attributes:
+        value: as text.
+        label: what it is.
+        detail: what it is compared with.
+    """
 
     value: str
     label: str
@@ -55,6 +84,11 @@ class Section:
         title: its heading.
         text: what is shown, in plain words, one paragraph each.
         notes: what is missing and why.
+        table: of values, if there is one.
+        legend: the signs in the examples' plots.
+        examples: single scenes.
+        figures: plots.
+        bars: of shares.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""What a report is made from. Everything is optional; what is missing is told in the report."""
+"""What a report is made from. Everything is optional; what is missing is said in the report."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
+from kyvo.scenes import DEFAULT_SCHEMA
+
 EXPLANATION = (
-    "A ray tracer made pictures of small worlds of coloured cubes, spheres and cylinders. A "
-    "tokenizer (VQGAN) then learned to write such a picture as a short grid of codes, much like "
+    "A ray tracer made images of small worlds of coloured cubes, spheres and cylinders. A "
+    "tokenizer (VQGAN) then learned to write such an image as a short grid of codes, much like "
     "words. Last, a language model learned to continue rows of such codes and words in both "
-    "directions: from a picture to the list of its objects with their colours, materials and "
-    "places (recognition), and from such a list to a picture (rendering). Everything shown here "
+    "directions: from an image to the list of its objects with their colours, materials and "
+    "places (recognition), and from such a list to an image (rendering). Everything shown here "
     "was held out: the models never saw these scenes in training."
 )
 
@@ -28,10 +30,14 @@ _OPTIONS: Mapping[Any, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The files and words of a report; each field is also a flag of scripts/make_report.py."""
+    """The files and words of a report.
 
-    title: Annotated[str, "headline"] = "Pictures to scenes, scenes to pictures"
+    Each field is also a flag of scripts/make_report.py, with the text beside it as help.
+    """
+
+    title: Annotated[str, "headline"] = "Images to scenes, scenes to images"
     explanation: Annotated[str, "what was done, in plain words"] = EXPLANATION
+    schema: Annotated[str, "what objects are: a schema's name, or its .yaml file"] = DEFAULT_SCHEMA
     predictions: Annotated[Path | None, "predicted_scenes_R.json of the trained model"] = None
     untrained_predictions: Annotated[Path | None, "the same of the untrained model"] = None
     scenes_folder: Annotated[Path | None, "true scenes, NAME.json"] = None

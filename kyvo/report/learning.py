@@ -36,7 +36,7 @@ def tokenizer_section(inputs: ReportInputs) -> Section:
     """Curves of the VQGAN's losses and of its codebook, and how often each code is used."""
     title = "How the tokenizer learned"
     text = (
-        "The tokenizer cuts a picture into a grid and writes each cell as one code of its "
+        "The tokenizer cuts an image into a grid and writes each cell as one code of its "
         "codebook. A good codebook is used evenly: perplexity is the number of codes that it would "
         "take, were all used equally often.",
     )

@@ -10,7 +10,7 @@ from kyvo.common.errors import MissingDependencyError
 from kyvo.common.files import atomic_file
 from kyvo.report.content import Headline, Section
 from kyvo.report.examples import recognition_section, rendering_section
-from kyvo.report.figures import figures_section, headlines
+from kyvo.report.images import Renderer
 from kyvo.report.inputs import ReportInputs
 from kyvo.report.learning import (
     timings_section,
@@ -18,7 +18,7 @@ from kyvo.report.learning import (
     total_time,
     training_section,
 )
-from kyvo.report.pictures import Renderer
+from kyvo.report.metrics_table import headlines, metrics_section
 
 TEMPLATE = "report.html.jinja"
 
@@ -36,7 +36,7 @@ def write_report(inputs: ReportInputs, output: Path | str, renderer: Renderer) -
         MissingDependencyError: jinja2 or matplotlib is not installed.
     """
     builders = (
-        lambda: figures_section(inputs),
+        lambda: metrics_section(inputs),
         lambda: recognition_section(inputs, renderer),
         lambda: rendering_section(inputs),
         lambda: training_section(inputs),

@@ -18,7 +18,13 @@ _MAX_POINTS = 600
 
 @dataclass(frozen=True)
 class Line:
-    """One curve; ``marked`` curves have few points and show each of them."""
+    """One curve.
+
+    Attributes:
+        label: its name in the legend.
+        steps, values: its points.
+        marked: it has few points and shows each of them.
+    """
 
     label: str
     steps: Sequence[float]

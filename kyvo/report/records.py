@@ -1,4 +1,4 @@
-"""Reading logs and figures for a report."""
+"""Reading logs and numbers for a report."""
 
 from collections.abc import Mapping
 from pathlib import Path

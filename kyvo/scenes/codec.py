@@ -5,22 +5,30 @@ give objects and a report that counts, by reason, everything that could not be r
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from kyvo.common.errors import InputError
 from kyvo.scenes.schema import Field, NumberField, Schema, WordField
-from kyvo.tokens.text_tokenizer import TextTokenizer
+from kyvo.scenes.types import Scene, SceneObject
+from kyvo.tokens.interface import TextTokenizer
 from kyvo.tokens.vocabulary import OBJECT_END, OBJECT_START, SCENE_END, SCENE_START, Vocabulary
 
-SceneObject = dict[str, Any]
+Value = str | tuple[float, ...]
+"""What a field holds."""
 
 
 @dataclass
 class ParseReport:
-    """What a reader met: scenes and objects seen, objects read whole, and faults by reason."""
+    """What a reader found.
+
+    Attributes:
+        num_scenes: scenes read.
+        num_objects: objects in them.
+        num_complete: objects of which every field could be read.
+        reasons: how often each fault occurred.
+    """
 
     num_scenes: int = 0
     num_objects: int = 0
@@ -34,7 +42,7 @@ class ParseReport:
         self.num_complete += other.num_complete
         self.reasons.update(other.reasons)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, int | dict[str, int]]:
         """The report as JSON values."""
         return {
             "scenes": self.num_scenes,
@@ -52,19 +60,18 @@ class SceneCodec:
     vocabulary: Vocabulary
     tokenizer: TextTokenizer
 
-    def encode(self, objects: Sequence[Mapping[str, Any]], where: str = "scene") -> list[int]:
+    def encode(self, scene: Scene, where: str = "scene") -> list[int]:
         """Ids of a scene, SCENE-START to SCENE-END; numbers snap to the schema's grid.
 
         Raises:
             InputError: naming ``where``, the object and the field that does not fit.
         """
         ids = [self._id(SCENE_START)]
-        for index, item in enumerate(objects):
-            place = f"{where}: object {index}"
+        for index, item in enumerate(scene.objects):
             ids.append(self._id(OBJECT_START))
-            for fld, value in self._values(item, place):
+            for fld, value in self._values(item, f"{where}: object {index}"):
                 ids.append(self._id(fld.marker))
-                if isinstance(fld, WordField):
+                if isinstance(value, str):
                     ids += self.word_ids[value]
                 else:
                     ids += [self.vocabulary.number_id(self._number(v)) for v in value]
@@ -72,21 +79,18 @@ class SceneCodec:
         ids.append(self._id(SCENE_END))
         return ids
 
-    def string(self, objects: Sequence[Mapping[str, Any]], where: str = "scene") -> str:
+    def string(self, scene: Scene, where: str = "scene") -> str:
         """The scene as text, such as ``[SCENE-START][OBJECT-START][SIZE] large...``."""
         parts = [SCENE_START]
-        for index, item in enumerate(objects):
+        for index, item in enumerate(scene.objects):
             parts.append(OBJECT_START)
             for fld, value in self._values(item, f"{where}: object {index}"):
-                is_word = isinstance(fld, WordField)
-                parts.append(
-                    fld.marker + (f" {value}" if is_word else " ".join(map(self._number, value)))
-                )
+                parts += [fld.marker, self._text(value)]
             parts.append(OBJECT_END)
         return "".join([*parts, SCENE_END])
 
-    def read(self, ids: Sequence[int]) -> tuple[list[SceneObject], ParseReport]:
-        """Objects found in ``ids`` and a report; never raises, drops nothing silently.
+    def read(self, ids: Sequence[int]) -> tuple[Scene, ParseReport]:
+        """The scene in ``ids`` and a report; never raises, drops nothing silently.
 
         An object that is only partly readable is kept with the fields that are, so that metrics
         count it as a wrong prediction.
@@ -101,13 +105,13 @@ class SceneCodec:
             report.num_objects += 1
             report.num_complete += not faults
             report.reasons.update(faults)
-        return objects, report
+        return Scene(tuple(objects)), report
 
     @cached_property
     def word_ids(self) -> dict[str, list[int]]:
         """Ids of every word of the schema, with the leading blank that the sequence has."""
-        fields = [f for f in self.schema.fields if isinstance(f, WordField)]
-        return {w: self.tokenizer.encode(f" {w}") for f in fields for w in f.words}
+        words = (word for fld in self.schema.word_fields for word in fld.words)
+        return {word: self.tokenizer.encode(f" {word}") for word in words}
 
     def _id(self, marker: str) -> int:
         return self.vocabulary.marker_id(marker)
@@ -115,11 +119,11 @@ class SceneCodec:
     def _number(self, value: float) -> str:
         return self.schema.number_string(value)
 
-    def _values(self, item: Mapping[str, Any], place: str) -> list[tuple[Field, Any]]:
+    def _text(self, value: Value) -> str:
+        return f" {value}" if isinstance(value, str) else " ".join(map(self._number, value))
+
+    def _values(self, item: SceneObject, place: str) -> list[tuple[Field, Value]]:
         """Each field with its checked word or snapped numbers."""
-        if not isinstance(item, Mapping):
-            raise InputError(f"{place}: expected an object with fields, found {item!r}")
-        item = self.schema.normalise(item)
         return [(f, _checked(f, item, f"{place}: '{f.key}'")) for f in self.schema.fields]
 
     def _cut_scene(self, ids: Sequence[int]) -> tuple[Sequence[int], Counter[str]]:
@@ -137,7 +141,7 @@ class SceneCodec:
         return scene, +reasons
 
     def _split_objects(self, ids: Sequence[int]) -> tuple[list[list[int]], Counter[str]]:
-        """The ids of each object without its brackets, and what lies wrongly around them."""
+        """The ids of each object without its brackets, and what is wrong around them."""
         scene, reasons = self._cut_scene(ids)
         opening, closing = self._id(OBJECT_START), self._id(OBJECT_END)
         brackets = (opening, closing, self._id(SCENE_START), self._id(SCENE_END))
@@ -175,7 +179,8 @@ class SceneCodec:
                 faults.append("token before the first field")
             else:
                 current.append(token)
-        item: SceneObject = {}
+        words: dict[str, str] = {}
+        numbers: dict[str, tuple[float, ...]] = {}
         for marker, fld in known.items():
             if marker not in payloads:
                 faults.append(f"{fld.marker} missing")
@@ -183,29 +188,34 @@ class SceneCodec:
             value, fault = self._read_field(fld, payloads[marker])
             if fault:
                 faults.append(f"{fld.marker} {fault}")
+            elif isinstance(value, str):
+                words[fld.key] = value
             else:
-                item[fld.key] = value
-        return item, faults
+                numbers[fld.key] = value
+        return self.schema.make(words, numbers), faults
 
-    def _read_field(self, fld: Field, ids: list[int]) -> tuple[Any, str | None]:
+    def _read_field(self, fld: Field, ids: list[int]) -> tuple[Value, str | None]:
+        """The field's value, or what keeps it from being read."""
         if isinstance(fld, NumberField):
             if len(ids) != len(fld.axes):
-                return None, f"has not {len(fld.axes)} numbers"
+                return (), f"has not {len(fld.axes)} numbers"
             if not all(token in self.vocabulary.number for token in ids):
-                return None, "has a token that is no number"
-            return [float(self.vocabulary.token_string(token) or "nan") for token in ids], None
+                return (), "has a token that is no number"
+            strings = (self.vocabulary.token_string(token) for token in ids)
+            return tuple(float(string or "nan") for string in strings), None
         if not all(token in self.vocabulary.text for token in ids):
-            return None, "has a token that is no text"
+            return (), "has a token that is no text"
         word = self.tokenizer.decode(ids).strip()
-        return (word, None) if word in fld.words else (None, "has an unknown word")
+        return (word, None) if word in fld.words else ((), "has an unknown word")
 
 
-def _checked(fld: Field, item: Mapping[str, Any], place: str) -> Any:
-    if fld.key not in item:
+def _checked(fld: Field, item: SceneObject, place: str) -> Value:
+    """The field's word, or its numbers snapped to the grid."""
+    value = (item.numbers if isinstance(fld, NumberField) else item.words).get(fld.key)
+    if value is None:
         raise InputError(f"{place} is missing. Add it, or choose another schema.")
-    value = item[fld.key]
     if fault := next(fld.faults(value), None):
         raise InputError(f"{place}: {fault}")
-    if isinstance(fld, WordField):
+    if isinstance(fld, WordField) or isinstance(value, str):
         return value
-    return [axis.snap(number) for axis, number in zip(fld.axes, value, strict=True)]
+    return tuple(axis.snap(number) for axis, number in zip(fld.axes, value, strict=True))

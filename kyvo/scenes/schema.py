@@ -1,21 +1,33 @@
-"""Schemas: what an object of each data set consists of, in which order, words and units.
+"""Schemas: what an object of a data set consists of, in which order, its words and units.
 
-A schema is data. Adding a data set means adding one here and a vocabulary preset; an own domain
-has both in yaml files (DATA.md) and needs no change of the package.
+A schema is data, and the door between JSON and typed scenes. The released data sets have theirs in
+``kyvo.scenes.presets``; an own data set has one in a yaml file (DATA.md) and needs no change of
+the package.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from kyvo.common.config import load_config
-from kyvo.common.errors import InputError, Problems
-from kyvo.tokens.vocabulary import NumberRange, check_markers, check_numbers, format_number
+from kyvo.common.errors import InputError
+from kyvo.scenes.drawing import Drawing
+from kyvo.scenes.folders import SceneFolder
+from kyvo.scenes.matching_rule import MatchingRule
+from kyvo.scenes.types import Scene, SceneObject
+from kyvo.tokens.vocabulary import format_number
 
 
 @dataclass(frozen=True)
 class WordField:
-    """A field whose value is one of a fixed list of words, such as ``[SIZE] large``."""
+    """A field whose value is one of a fixed list of words, such as ``[SIZE] large``.
+
+    Attributes:
+        marker: the structure token before the value.
+        key: the entry of the scene's JSON.
+        words: what the entry may be.
+    """
 
     marker: str
     key: str
@@ -29,10 +41,13 @@ class WordField:
 
 @dataclass(frozen=True)
 class Axis:
-    """One number: its name, unit and the values it may take, ascending.
+    """One number of a field.
 
-    Values up to ``reach`` beyond the ends belong to the ends; a ``period`` first wraps angles to
-    the turn that has the grid in its middle.
+    Attributes:
+        name, unit: for messages.
+        grid: the values that it may take, ascending.
+        reach: values up to this far beyond the grid's ends belong to the ends.
+        period: angles are first wrapped to the turn that has the grid in its middle.
     """
 
     name: str
@@ -45,7 +60,7 @@ class Axis:
         """The grid value nearest to ``value``.
 
         Raises:
-            InputError: ``value`` is not finite or lies more than ``reach`` beyond the grid.
+            InputError: ``value`` is not finite or more than ``reach`` beyond the grid.
         """
         low, high = self.grid[0], self.grid[-1]
         if self.period and math.isfinite(value):
@@ -58,14 +73,20 @@ class Axis:
 
 @dataclass(frozen=True)
 class NumberField:
-    """A field of several numbers, such as ``[LOCATION]-0.550 0.050 0.700``."""
+    """A field of several numbers, such as ``[LOCATION]-0.550 0.050 0.700``.
+
+    Attributes:
+        marker: the structure token before the value.
+        key: the entry of the scene's JSON.
+        axes: its numbers, in order.
+    """
 
     marker: str
     key: str
     axes: tuple[Axis, ...]
 
     def faults(self, value: object) -> Iterator[str]:
-        """What keeps ``value`` from being this field's: every axis is looked at."""
+        """What keeps ``value`` from being this field's: every axis is checked."""
         numbers = value if isinstance(value, list | tuple) else ()
         if len(numbers) != len(self.axes) or not {*map(type, numbers)} <= {int, float}:
             yield f"{value!r:.60}, expected {len(self.axes)} numbers"
@@ -80,220 +101,164 @@ class NumberField:
 Field = WordField | NumberField
 
 
+JsonObject = dict[str, str | list[float]]
+"""An object as the result files have it."""
+
+
 @dataclass(frozen=True)
 class Schema:
-    """The fields of an object in their order, and how its numbers are written."""
+    """The fields of an object in their order, how they are written, matched and drawn.
+
+    Attributes:
+        name: such as ``clevr``, or the path of the schema's file.
+        fields: in the order in which the model writes them.
+        decimals: digits after the point of every number.
+        variant_separator: what separates a word from the variant that a ground-truth file names
+            ("bench-05": the bench).
+        yaw_key: entry of a ground-truth file whose number ends a position without one.
+        name_field: the field of a stored scene's ``string`` that names it in result files; None:
+            its key does.
+        matching: when two objects count as the same; None: nothing is said, nothing can be scored.
+        drawing: how plots draw the objects.
+        scene_folder: where the true scenes are; None: not one file each.
+    """
 
     name: str
     fields: tuple[Field, ...]
     decimals: int
-    # Ground-truth file -> the schema's own keys and words, applied before anything else.
     variant_separator: str | None = None
     yaw_key: str | None = None
-    # The field of a stored scene's ``string`` that names it in result files; None: the key.
     name_field: str | None = None
+    matching: MatchingRule | None = None
+    drawing: Drawing = field(default_factory=Drawing)
+    scene_folder: SceneFolder | None = field(default_factory=SceneFolder)
 
-    def normalise(self, item: Mapping[str, object]) -> dict[str, object]:
-        """The object as this schema's fields read it.
+    @property
+    def word_fields(self) -> tuple[WordField, ...]:
+        """The fields that hold a word."""
+        return tuple(fld for fld in self.fields if isinstance(fld, WordField))
 
-        ObjaWorld's files name a variant ("bench-05": the bench) and keep the yaw apart.
+    @property
+    def number_fields(self) -> tuple[NumberField, ...]:
+        """The fields that hold numbers."""
+        return tuple(fld for fld in self.fields if isinstance(fld, NumberField))
+
+    @cached_property
+    def position_field(self) -> NumberField | None:
+        """The field of the position: what the matching rule says, else the first of two numbers
+        or more; None if there is none."""
+        key = self.matching.position if self.matching else None
+        found = (f for f in self.number_fields if f.key == key or (not key and len(f.axes) > 1))
+        return next(found, None)
+
+    @property
+    def rule(self) -> MatchingRule:
+        """The matching rule.
+
+        Raises:
+            InputError: the schema has none.
         """
-        result = dict(item)
-        yaw = [result[self.yaw_key]] if self.yaw_key in result else []
-        for field in self.fields:
-            value = result.get(field.key)
-            if isinstance(field, WordField) and self.variant_separator and isinstance(value, str):
-                result[field.key] = value.split(self.variant_separator)[0]
-            if isinstance(field, NumberField) and isinstance(value, list | tuple):
-                result[field.key] = [*value, *yaw] if len(value) < len(field.axes) else value
+        if self.matching is None:
+            raise InputError(
+                f"scene schema '{self.name}' has no matching rule: when are two objects the same? "
+                "Add 'matching' to it (DATA.md)."
+            )
+        return self.matching
+
+    def make(
+        self, words: Mapping[str, str], numbers: Mapping[str, tuple[float, ...]]
+    ) -> SceneObject:
+        """An object of this schema."""
+        place = self.position_field
+        return SceneObject(words, numbers, place.key if place else None)
+
+    def parse(self, value: object, where: str) -> SceneObject:
+        """Read a JSON object, strictly; numbers stay as they are, off the grid.
+
+        Raises:
+            InputError: naming ``where`` and the field that does not fit.
+        """
+        if fault := next(self._faults(value), None):
+            raise InputError(f"{where}: {fault}")
+        assert isinstance(value, Mapping)
+        return self.read(value)
+
+    def read(self, value: Mapping[str, object]) -> SceneObject:
+        """Read what a JSON object has of this schema; never raises.
+
+        A field is left out unless it holds a word, known or not, or a list; an entry of a list
+        that is no finite number becomes NaN.
+        """
+        values = self._normalised(value)
+        words = {f.key: values.get(f.key) for f in self.word_fields}
+        numbers = {f.key: values.get(f.key) for f in self.number_fields}
+        return self.make(
+            {key: word for key, word in words.items() if isinstance(word, str)},
+            {
+                key: tuple(map(_finite, found))
+                for key, found in numbers.items()
+                if isinstance(found, list | tuple)
+            },
+        )
+
+    def to_json(self, item: SceneObject) -> JsonObject:
+        """The object's fields of this schema, in their order, as the result files have them."""
+        result: JsonObject = {}
+        for fld in self.fields:
+            if fld.key in item.words:
+                result[fld.key] = item.words[fld.key]
+            elif fld.key in item.numbers:
+                result[fld.key] = list(item.numbers[fld.key])
         return result
 
-    def faults(self, item: object) -> list[str]:
-        """Everything that keeps ``item`` from being an object of this schema."""
-        if not isinstance(item, Mapping):
-            return [f"expected an object with fields, found {item!r:.60}"]
-        values = self.normalise(item)
-        faults = [f"'{f.key}' is missing" for f in self.fields if f.key not in values]
-        for field in self.fields:
-            if field.key in values:
-                faults += [f"'{field.key}': {fault}" for fault in field.faults(values[field.key])]
-        return faults
+    def parse_scene(self, objects: object, where: str) -> Scene:
+        """Read a JSON list of objects, strictly.
+
+        Raises:
+            InputError: naming ``where``, the object and the field that does not fit.
+        """
+        if not isinstance(objects, list):
+            raise InputError(f"{where}: expected a list of objects, found {objects!r:.60}.")
+        places = (f"{where}: object {index}" for index in range(len(objects)))
+        return Scene(tuple(map(self.parse, objects, places)))
+
+    def scene_to_json(self, scene: Scene) -> list[JsonObject]:
+        """The scene's objects as the result files have them."""
+        return [self.to_json(item) for item in scene.objects]
+
+    def faults(self, value: object) -> list[str]:
+        """Everything that keeps a JSON value from being an object of this schema."""
+        return list(self._faults(value))
 
     def number_string(self, value: float) -> str:
         """``value`` as the vocabulary writes it."""
         return format_number(value, self.decimals)
 
+    def _faults(self, value: object) -> Iterator[str]:
+        if not isinstance(value, Mapping):
+            yield f"expected an object with fields, found {value!r:.60}"
+            return
+        values = self._normalised(value)
+        yield from (f"'{fld.key}' is missing" for fld in self.fields if fld.key not in values)
+        for fld in self.fields:
+            if fld.key in values:
+                yield from (f"'{fld.key}': {fault}" for fault in fld.faults(values[fld.key]))
 
-def _grid(low: float, high: float, step: float) -> tuple[float, ...]:
-    return tuple(round(low + i * step, 6) for i in range(round((high - low) / step) + 1))
-
-
-_SPACE = _grid(-3, 3, 0.05)
-
-CLEVR = Schema(
-    "clevr",
-    (
-        WordField("[SIZE]", "size", ("large", "small")),
-        WordField(
-            "[COLOR]",
-            "color",
-            ("gray", "red", "blue", "green", "brown", "purple", "cyan", "yellow"),
-        ),
-        WordField("[MATERIAL]", "material", ("rubber", "metal")),
-        WordField("[SHAPE]", "shape", ("cube", "sphere", "cylinder")),
-        NumberField(
-            "[LOCATION]", "3d_coords", tuple(Axis(n, "scene units", _SPACE) for n in "xyz")
-        ),
-    ),
-    decimals=3,
-)
-
-OBJAWORLD = Schema(
-    "objaworld",
-    (
-        WordField(
-            "[SHAPE]",
-            "shape",
-            ("person", "bird", "bench", "lamppost", "sofa", "table", "chair", "barrel"),
-        ),
-        NumberField(
-            "[LOCATION]",
-            "3d_coords",
-            (
-                *(Axis(n, "scene units", _SPACE) for n in "xyz"),
-                # The released number block ends at 3.000, so a yaw near pi is written as 3.000.
-                Axis("yaw", "radians", _SPACE, reach=0.15, period=2 * math.pi),
-            ),
-        ),
-    ),
-    decimals=3,
-    variant_separator="-",
-    yaw_key="rotation",
-)
-
-OBJECTRON = Schema(
-    "objectron",
-    (
-        WordField(
-            "[CATEGORY]",
-            "category",
-            (
-                "bicycle",
-                "book",
-                "bottle",
-                "camera",
-                "cereal box",
-                "chair",
-                "cup",
-                "laptop",
-                "shoes",
-            ),
-        ),
-        NumberField(
-            "[CENTER_CAM]",
-            "center_cam",
-            (
-                Axis("x", "metres", _grid(-0.2, 0.2, 0.01)),
-                Axis("y", "metres", _grid(-0.2, 0.1, 0.01)),
-                Axis("z", "metres", (*_grid(0, 3, 0.05), 5, 7.5, 10, 12.5, 15, 17.5)),
-            ),
-        ),
-        NumberField(
-            "[DIMENSIONS]",
-            "dimensions",
-            (
-                Axis("length", "metres", _grid(0, 1, 0.05)),
-                Axis("width", "metres", _grid(0, 1, 0.05)),
-                Axis("height", "metres", _grid(0, 1.2, 0.05)),
-            ),
-        ),
-    ),
-    decimals=2,
-    name_field="file_path",
-)
-
-SCHEMAS = {schema.name: schema for schema in (CLEVR, OBJAWORLD, OBJECTRON)}
+    def _normalised(self, value: Mapping[str, object]) -> dict[str, object]:
+        """The entries of a ground-truth file as this schema's fields read them."""
+        result = dict(value)
+        yaw = [result[self.yaw_key]] if self.yaw_key in result else []
+        for fld in self.fields:
+            found = result.get(fld.key)
+            if isinstance(fld, WordField) and self.variant_separator and isinstance(found, str):
+                result[fld.key] = found.split(self.variant_separator)[0]
+            if isinstance(fld, NumberField) and isinstance(found, list | tuple):
+                result[fld.key] = [*found, *yaw] if len(found) < len(fld.axes) else found
+        return result
 
 
-@dataclass(frozen=True)
-class _AxisEntry(NumberRange):
-    """One number of a field in a schema's yaml file."""
-
-    name: str
-    unit: str
-    period: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        turn = self.high - self.low
-        if self.period is not None and not turn < self.period <= turn + 2 * self.step:
-            raise InputError(
-                f"period {self.period}: expected more than high - low = {turn:.6g}, by two steps "
-                "at most: the numbers must go once around"
-            )
-
-    def axis(self) -> Axis:
-        """The axis; values up to half a step beyond its ends, or any angle, snap to it."""
-        gap = self.step if self.period is None else self.period - (self.high - self.low)
-        # So that the rounding of a wrapped angle refuses none.
-        slack = 1e-6 * self.step
-        return Axis(self.name, self.unit, self.values, gap / 2 + slack, self.period)
-
-
-@dataclass(frozen=True)
-class _FieldEntry:
-    """One field in a schema's yaml file."""
-
-    marker: str
-    key: str
-    words: tuple[str, ...] = ()
-    numbers: tuple[_AxisEntry, ...] = ()
-
-    def __post_init__(self) -> None:
-        if bool(self.words) == bool(self.numbers):
-            raise InputError("expected either words or numbers, and at least one of them")
-        for word in self.words:
-            if not word or word != " ".join(word.split()) or self.words.count(word) > 1:
-                raise InputError(f"word {word!r}: expected distinct words without outer blanks")
-
-    def field(self) -> Field:
-        """The field."""
-        if self.words:
-            return WordField(self.marker, self.key, self.words)
-        return NumberField(self.marker, self.key, tuple(entry.axis() for entry in self.numbers))
-
-
-@dataclass(frozen=True)
-class _SchemaFile:
-    """The keys of a schema's yaml file."""
-
-    decimals: int
-    fields: tuple[_FieldEntry, ...]
-
-    def __post_init__(self) -> None:
-        problems = Problems()
-        axes = [axis for entry in self.fields for axis in entry.numbers]
-        problems.attempt(check_numbers, axes, self.decimals)
-        problems.attempt(check_markers, [entry.marker for entry in self.fields])
-        problems.attempt(_check_keys, [entry.key for entry in self.fields])
-        problems.raise_any()
-
-
-def _check_keys(keys: Sequence[str]) -> None:
-    if not keys or len(set(keys)) < len(keys):
-        raise InputError(f"fields: expected at least one, with distinct keys; found {list(keys)}")
-
-
-def get_schema(name: str) -> Schema:
-    """The schema called ``name``, or that of the yaml file ``name``.
-
-    Raises:
-        InputError: there is no such schema, or the file has problems; it lists them.
-    """
-    if name.endswith(".yaml"):
-        file = load_config(_SchemaFile, name)
-        return Schema(name, tuple(entry.field() for entry in file.fields), file.decimals)
-    if name not in SCHEMAS:
-        known = ", ".join(SCHEMAS)
-        raise InputError(f"no scene schema '{name}'; known: {known}, or the path of a .yaml file")
-    return SCHEMAS[name]
+def _finite(value: object) -> float:
+    """The value if it is a finite number, else NaN."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return math.nan
+    return float(value) if abs(value) <= sys.float_info.max else math.nan

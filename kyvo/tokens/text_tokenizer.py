@@ -5,30 +5,16 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 from tokenizers import Tokenizer
 from torchtune.models.llama3 import Llama3Tokenizer
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import require_file
+from kyvo.tokens.interface import TextTokenizer
 from kyvo.tokens.vocabulary import Vocabulary
 
 _FILE_NAMES = ("tokenizer.model", "original/tokenizer.model", "tokenizer.json")
-
-
-class TextTokenizer(Protocol):
-    """What the project needs of a text tokenizer; no begin or end ids are added."""
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of ``text``."""
-
-    def decode(self, ids: list[int]) -> str:
-        """The text of ``ids``; special tokens are shown as their names, unknown ids as <id>."""
-
-    @property
-    def size(self) -> int:
-        """Number of ids."""
 
 
 class LlamaText:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kyvo_stand_ins import CODES_PER_IMAGE, mini_codec, tiny_model
+from scene_samples import encode
 
 from kyvo.decoding import Generator, OutputReader, Sampling
 from kyvo.decoding.grammar import output_automaton
@@ -43,7 +44,7 @@ def reader(task, centre_first="generated"):
 
 def whole_output(task, centre_first="generated"):
     """The ids after OUTPUT-START of a sample with SCENE, CODES and ANSWER."""
-    contents = {"three_d": np.array(CODEC.encode(SCENE)), "image": CODES, "text": np.array(ANSWER)}
+    contents = {"three_d": np.array(encode(CODEC, SCENE)), "image": CODES, "text": np.array(ANSWER)}
     builder = SequenceBuilder(VOCABULARY, get_task(task), centre_first)
     sample = builder.build({s: contents[s.modality] for s in get_task(task).segments})
     return sample.tokens[sample.prompt_length :]
@@ -68,14 +69,20 @@ AUTOMATA = {task: output_automaton(get_task(task), CODEC, CODES_PER_IMAGE) for t
 def test_a_whole_output_is_read_back(task, centre_first):
     output = reader(task, centre_first).read(whole_output(task, centre_first))
     modalities = {segment.modality for segment in get_task(task).outputs}
-    assert output.objects == (SCENE if "three_d" in modalities else None)
+    assert (output.scene is not None) == ("three_d" in modalities)
+    if output.scene is not None:
+        assert CODEC.schema.scene_to_json(output.scene) == SCENE
     assert (output.codes is not None) == ("image" in modalities)
     if "image" in modalities:
         assert output.codes.tolist() == CODES.tolist()
     answer = "[TEXT-START] yes[TEXT-END]<|end_of_text|>" if "text" in modalities else None
     assert output.answer == answer
     assert not output.report.reasons
-    assert output.report.num_complete == output.report.num_objects == len(output.objects or [])
+    assert (
+        output.report.num_complete
+        == output.report.num_objects
+        == (len(output.scene.objects) if output.scene else 0)
+    )
 
 
 def test_codes_come_back_in_raster_order():
@@ -122,9 +129,9 @@ ANY_ID = st.integers(-3, VOCABULARY.size + 3) | MARKERS | st.just(VOCABULARY.eos
 def test_reading_is_total(task, ids):
     output = reader(task).read(np.array(ids, dtype=np.int64))
     modalities = {segment.modality for segment in get_task(task).outputs}
-    assert (output.objects is not None) == ("three_d" in modalities)
+    assert (output.scene is not None) == ("three_d" in modalities)
     assert (output.answer is not None) == ("text" in modalities)
-    assert output.report.num_objects == len(output.objects or [])
+    assert output.report.num_objects == (len(output.scene.objects) if output.scene else 0)
     assert all(count > 0 for count in output.report.reasons.values())
     assert output.report.reasons or is_legal(task, ids)
 

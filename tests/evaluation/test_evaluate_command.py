@@ -1,4 +1,4 @@
-"""The evaluate command: its figures are those of the single commands, its table says so."""
+"""The evaluate command: its values are those of the single commands, its table says so."""
 
 import json
 import shutil
@@ -18,7 +18,12 @@ from PIL import Image
 
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.metrics.registry import METRICS, AnswerMetric, ImagePairMetric, SceneMetric
 from kyvo.models import released_state_dict
+from kyvo.report import ReportInputs
+from kyvo.report.metrics_table import metrics_section
+from kyvo.tokens.sequences import TASKS as TASKS_TABLE
+from kyvo.tokens.sequences import _task
 
 COMMAND = load_script("evaluate")
 BASE = (
@@ -51,7 +56,7 @@ TASKS = {"recognition": "I-3", "rendering": "3-I", "answers": "I+3+Q-A"}
 TABLE = """
 rows:
   - {task: recognition, data: mini, configs: [recognition.yaml], scenes: truth/scenes,
-     paper: {jaccard: 0.9212}, baselines: [{name: Other, figure: 0.25}]}
+     paper: {jaccard: 0.9212}, baselines: [{name: Other, value: 0.25}]}
   - {task: rendering, data: mini, configs: [rendering.yaml], images: truth/images, vqgan: vqgan,
      paper: {ssim: 0.9505, l2: 0.001}}
   - {task: answering, data: mini, configs: [answers.yaml]}
@@ -96,8 +101,8 @@ def write_truth(root):
     for key, objects in json.loads((root / "objects_source.json").read_text()).items():
         scene = {"objects": objects}
         (root / "truth/scenes" / key.replace(".png", ".json")).write_text(json.dumps(scene))
-        picture = random.integers(0, 256, (32, 32, 3), np.uint8)
-        Image.fromarray(picture).save(root / "truth/images" / key)
+        image = random.integers(0, 256, (32, 32, 3), np.uint8)
+        Image.fromarray(image).save(root / "truth/images" / key)
 
 
 def evaluate(root, output, *more):
@@ -117,26 +122,26 @@ def rows(root):
     return {row["task"]: row for row in evaluate(root, root / "report", own)}
 
 
-def figures(rows, task):
-    return {k: v for k, v in rows[task]["figures"]["here"].items() if v is not None}
+def values(rows, task):
+    return {k: v for k, v in rows[task]["values"]["here"].items() if v is not None}
 
 
-def test_scene_figures_are_those_of_the_command(root, rows, tmp_path):
+def test_scene_values_are_those_of_the_command(root, rows, tmp_path):
     generated = shutil.copytree(root / "results/three_d/recognition", tmp_path / "run")
     truth = ("--groundtruth_folder", str(root / "truth/scenes"))
     command = ["--tau", "paper", "--generated_folder", str(generated), *truth]
     load_script("compute_jaccard_index").main(command)
     expected = json.loads((generated / "jaccard.json").read_text())
-    assert figures(rows, "recognition") == {"jaccard": expected["jaccard"]}
+    assert values(rows, "recognition") == {"jaccard": expected["jaccard"]}
     assert 0.2 < expected["jaccard"] < 1
     (run,) = rows["recognition"]["runs"]["here"]
     for tau, scores in expected["taus"].items():
-        assert run["figures"][f"jaccard@{tau}"] == scores["jaccard"]
+        assert run["values"][f"jaccard@{tau}"] == scores["jaccard"]
     report = json.loads((generated / "parse_report.json").read_text())
-    assert run["figures"]["objects_read"] == report["complete_objects"] / report["objects"]
+    assert run["values"]["objects_read"] == report["complete_objects"] / report["objects"]
 
 
-def test_picture_figures_are_those_of_the_commands(root, rows, tmp_path):
+def test_image_values_are_those_of_the_commands(root, rows, tmp_path):
     embeddings = ("--folder_path", f"{root}/results/images/rendering")
     vqgan = ("--vqgan_root", str(root), "--vqgan_type", "vqgan")
     command = [*embeddings, *vqgan, "--image_output_path", str(tmp_path)]
@@ -148,13 +153,13 @@ def test_picture_figures_are_those_of_the_commands(root, rows, tmp_path):
         load_script("compute_ssim_l2loss").main([*folders, *truth])
         scores = json.loads((tmp_path / "o/ssim_l2.json").read_text())
         expected[kind] = {name: scores[name] for name in ("ssim", "l2")}
-    assert figures(rows, "rendering") == pytest.approx(expected["GENERATED"])
+    assert values(rows, "rendering") == pytest.approx(expected["GENERATED"])
     (run,) = rows["rendering"]["runs"]["here"]
     assert run["baselines"]["tokenizer alone"] == pytest.approx(expected["GROUNDTRUTH"])
-    assert run["figures"]["images_read"] == 1
+    assert run["values"]["images_read"] == 1
 
 
-def test_answer_figures_and_the_most_frequent_answer(root, rows, tmp_path):
+def test_answer_values_and_the_most_frequent_answer(root, rows, tmp_path):
     answers = json.loads((root / "text_target.json").read_text())
     true = [entry["string"] for entry in answers.values()]
     (run,) = rows["answering"]["runs"]["here"]
@@ -165,14 +170,14 @@ def test_answer_figures_and_the_most_frequent_answer(root, rows, tmp_path):
     command += ["--groundtruth_file", f"{root}/text_target.json", "--output_folder", str(tmp_path)]
     load_script("compute_text_answer_accuracy").main(command)
     expected = json.loads((tmp_path / "accuracy.json").read_text())["accuracy"]
-    assert figures(rows, "answering") == {"accuracy": expected}
+    assert values(rows, "answering") == {"accuracy": expected}
 
 
-def test_the_table_sets_the_papers_figures_beside(root, rows):
+def test_the_table_sets_the_papers_values_beside(root, rows):
     text = (root / "report/evaluation.md").read_text()
-    jaccard = figures(rows, "recognition")["jaccard"]
-    figures_of_line = f"{jaccard:.4f} | 0.9212 | Other 0.2500 (paper) |"
-    assert f"| recognition | mini | Jaccard, mean over tau | 6 | {figures_of_line}" in text
+    jaccard = values(rows, "recognition")["jaccard"]
+    values_of_line = f"{jaccard:.4f} | 0.9212 | Other 0.2500 (paper) |"
+    assert f"| recognition | mini | Jaccard, mean over tau | 6 | {values_of_line}" in text
     assert "| 0.9505 | tokenizer alone " in text
     assert f"jaccard against `{root}/truth/scenes`" in text
 
@@ -183,11 +188,11 @@ def test_a_finished_evaluation_generates_nothing_again(root, rows, capsys, monke
     assert {row["task"]: row for row in again} == rows
 
 
-def test_checkpoints_stand_side_by_side(root, rows, tmp_path):
+def test_checkpoints_are_side_by_side(root, rows, tmp_path):
     both = ("--checkpoint", f"{root}/first.pt", f"{root}/second.pt")
     (row,) = evaluate(root, tmp_path, *both, "--only", "RECOG")
     labels = [f"{root.name}_first.pt", f"{root.name}_second.pt"]
-    assert row["figures"][labels[0]] == rows["recognition"]["figures"]["here"]
+    assert row["values"][labels[0]] == rows["recognition"]["values"]["here"]
     assert row["runs"][labels[1]][0]["weights"] == f"{root}/second.pt"
     head = (tmp_path / "evaluation.md").read_text().splitlines()[2]
     assert (
@@ -197,7 +202,7 @@ def test_checkpoints_stand_side_by_side(root, rows, tmp_path):
 
 
 def test_a_part_of_the_samples_is_measured_alone(root, rows, tmp_path):
-    """Pictures of an earlier, larger run in the same folder do not count."""
+    """Images of an earlier, larger run in the same folder do not count."""
     results = shutil.copytree(root / "results", tmp_path / "results")
     overrides = (f"output_dir={results}", "num_samples=2", "first_sample=1")
     (row,) = evaluate(root, tmp_path / "report", "--only", "rendering", *overrides)
@@ -218,7 +223,7 @@ def test_a_part_of_the_samples_is_measured_alone(root, rows, tmp_path):
         (["vocabulary=mimi"], "no vocabulary 'mimi'"),
     ],
 )
-def test_bad_input_is_told_before_anything_is_generated(
+def test_bad_input_is_reported_before_anything_is_generated(
     root, tmp_path, monkeypatch, capsys, arguments, complaint
 ):
     table = ["--table", f"{root}/table.yaml", "--output", f"{tmp_path}/out"]
@@ -230,11 +235,11 @@ def test_bad_input_is_told_before_anything_is_generated(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_missing_ground_truth_is_told_before_anything_is_generated(
+def test_missing_ground_truth_is_reported_before_anything_is_generated(
     root, tmp_path, monkeypatch, capsys
 ):
     table = TABLE.replace("truth/scenes", "no/scenes").replace("vqgan: vqgan", "vqgan: truth")
-    table = table.replace("figure: 0.25", "predictions: no/other.json")
+    table = table.replace("value: 0.25", "predictions: no/other.json")
     for name in ("base", *TASKS):
         shutil.copy(root / f"{name}.yaml", tmp_path)
     (tmp_path / "table.yaml").write_text(table)
@@ -248,8 +253,8 @@ def test_missing_ground_truth_is_told_before_anything_is_generated(
     assert not (tmp_path / "r").exists()
 
 
-def test_the_report_stands_after_every_row(root, tmp_path, monkeypatch):
-    """What comes after the first row fails; its figures are on disk."""
+def test_the_report_is_there_after_every_row(root, tmp_path, monkeypatch):
+    """What comes after the first row fails; its values are on disk."""
     monkeypatch.setattr("kyvo.evaluation.measure.load_vqgan", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         evaluate(root, tmp_path / "report", f"output_dir={tmp_path}/results")
@@ -258,7 +263,7 @@ def test_the_report_stands_after_every_row(root, tmp_path, monkeypatch):
     assert "| rendering | mini | not measured yet |" in text
 
 
-def test_unreadable_images_are_counted_beside_the_figure(root, tmp_path):
+def test_unreadable_images_are_counted_beside_the_value(root, tmp_path):
     """Cut off before its end, no image is whole; those of an earlier run do not count."""
     own = (f"output_dir={tmp_path}/results", "--only", "rendering")
     evaluate(root, tmp_path / "report", *own)
@@ -266,3 +271,37 @@ def test_unreadable_images_are_counted_beside_the_figure(root, tmp_path):
     evaluate(root, tmp_path / "report", *own, "constrained=false", "max_new_tokens=9")
     text = (tmp_path / "report/evaluation.md").read_text()
     assert "| SSIM | 6 |  (0 of 6 images) | 0.9505 |" in text
+
+
+def test_a_new_metric_is_one_entry(root, rows, tmp_path, monkeypatch):
+    """It is then in the JSON, in the table and in the HTML report."""
+    for metric in (
+        ImagePairMetric("shade", "mean shade", "{:.1f}", lambda pair: pair.grey[0].mean()),
+        SceneMetric("scenes", "scenes", "{:.0f}", lambda scores: len(scores.evaluation.pairs)),
+        AnswerMetric("known", "known answers", "{:.2f}", lambda scores: len(scores.predicted)),
+    ):
+        monkeypatch.setitem(METRICS, metric.name, metric)
+    results = shutil.copytree(root / "results", tmp_path / "results")
+    found = {row["task"]: row for row in evaluate(root, tmp_path, f"output_dir={results}")}
+    assert values(found, "recognition")["scenes"] == NUM_SAMPLES
+    assert values(found, "answering")["known"] == NUM_SAMPLES
+    assert 0 < values(found, "rendering")["shade"] < 1
+    assert "| rendering | mini | mean shade | 6 |" in (tmp_path / "evaluation.md").read_text()
+    similarity = results / "decoded_images/rendering/ssim_l2.json"
+    section = metrics_section(ReportInputs(similarity=similarity))
+    assert "mean shade" in [row[0] for row in section.table.rows]
+
+
+def test_a_new_task_is_one_line_and_its_configs(root, tmp_path, monkeypatch):
+    """Sequences, grammar, generation and evaluation take it from there."""
+    monkeypatch.setitem(TASKS_TABLE, "3+Q-A", _task("3+Q-A"))
+    shutil.copy(root / "base.yaml", tmp_path)
+    lines = "base: base.yaml\nrun_identifier: blind\ndataset: {task: 3+Q-A}\n"
+    (tmp_path / "blind.yaml").write_text(lines)
+    (tmp_path / "table.yaml").write_text(
+        "rows:\n  - {task: blind answering, data: mini, configs: [blind.yaml]}\n"
+    )
+    (row,) = evaluate(tmp_path, tmp_path / "out", f"output_dir={tmp_path}/results")
+    (run,) = row["runs"]["here"]
+    assert run["num_samples"] == NUM_SAMPLES
+    assert 0 <= run["values"]["accuracy"] <= 1

@@ -36,7 +36,7 @@ def test_equality_is_exact_after_stripping(tmp_path):
     assert scores.accuracy == 0.5
 
 
-def test_an_unanswered_question_is_wrong_and_told(tmp_path):
+def test_an_unanswered_question_is_wrong_and_reported(tmp_path):
     predicted = write(tmp_path / "p.json", rows(a="1", b="1"))
     truth = write(tmp_path / "g.json", rows(a="1", b="2", c="1", d="1"))
     scores = score_answers(predicted, truth)
@@ -145,7 +145,7 @@ def test_families_and_answer_types_are_scored_with_their_counts(tmp_path, capsys
         ([], "expected an object"),
     ],
 )
-def test_questions_without_a_family_are_told(tmp_path, capsys, table, message):
+def test_questions_without_a_family_are_reported(tmp_path, capsys, table, message):
     path = write(tmp_path / "families.json", table)
     with pytest.raises(InputError, match=message) as caught:
         command(tmp_path, capsys, "--questions", str(path))
@@ -153,7 +153,7 @@ def test_questions_without_a_family_are_told(tmp_path, capsys, table, message):
 
 
 def test_every_answer_of_the_generator_has_its_templates_type():
-    """Types are told from the answers alone; the programs say the same."""
+    """Types follow from the answers alone; the programs say the same."""
     for index in range(60):
         scene = sample_scene(index, "val", 3, SceneOptions(min_objects=4, max_objects=6))
         question = ask(scene, Random(index))

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import math
 
@@ -5,12 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kyvo.metrics import RULES, match_objects
+from kyvo.metrics import match_objects
 from kyvo.metrics.jaccard import SceneScore
-from kyvo.metrics.matching import objectron_rule
+from kyvo.scenes import SCHEMAS, Scene
 
-CLEVR = RULES["clevr"]
-OBJAWORLD = RULES["objaworld"]
+CLEVR, OBJAWORLD, OBJECTRON = SCHEMAS["clevr"], SCHEMAS["objaworld"], SCHEMAS["objectron"]
 relaxed = settings(deadline=None)
 
 
@@ -23,8 +23,18 @@ def box(category, center, dimensions=(0.2, 0.3, 0.4)):
     return {"category": category, "center_cam": list(center), "dimensions": list(dimensions)}
 
 
-def jaccard(predicted, groundtruth, rule=CLEVR, tau=0.25):
-    matches = match_objects(predicted, groundtruth, rule, tau)
+def match(predicted, groundtruth, schema=CLEVR, tau=0.25):
+    """The matches of JSON objects."""
+    scenes = (Scene(tuple(map(schema.read, objects))) for objects in (predicted, groundtruth))
+    return match_objects(*scenes, schema.rule, tau)
+
+
+def with_dimension_tau(limit):
+    return dataclasses.replace(OBJECTRON, matching=OBJECTRON.rule.with_dimension_tau(limit))
+
+
+def jaccard(predicted, groundtruth, schema=CLEVR, tau=0.25):
+    matches = match(predicted, groundtruth, schema, tau)
     counts = (len(matches.pairs), len(matches.false_positives), len(matches.false_negatives))
     return SceneScore("scene", *counts).jaccard
 
@@ -40,24 +50,24 @@ scenes = st.lists(objects, max_size=7)
 
 
 def naive_clevr_counts(predicted, groundtruth, tau):
-    """The metric as the format page tells it, with a table of flags."""
+    """The metric as the format page has it, with a table of flags."""
     taken = [False] * len(groundtruth)
-    hits = 0
+    correct = 0
     for p in predicted:
         for j, g in enumerate(groundtruth):
             same = all(p[f] == g[f] for f in ("size", "color", "material", "shape"))
             (px, py, _), (gx, gy, _) = p["3d_coords"], g["3d_coords"]
             if same and not taken[j] and (px - gx) ** 2 + (py - gy) ** 2 < tau**2 - 1e-12:
                 taken[j] = True
-                hits += 1
+                correct += 1
                 break
-    return hits, len(predicted) - hits, len(groundtruth) - hits
+    return correct, len(predicted) - correct, len(groundtruth) - correct
 
 
 @relaxed
 @given(scenes, scenes, st.sampled_from([0.05, 0.15, 0.25]))
 def test_agrees_with_a_naive_implementation(predicted, groundtruth, tau):
-    matches = match_objects(predicted, groundtruth, CLEVR, tau)
+    matches = match(predicted, groundtruth, CLEVR, tau)
     counts = (len(matches.pairs), len(matches.false_positives), len(matches.false_negatives))
     assert counts == naive_clevr_counts(predicted, groundtruth, tau)
 
@@ -65,7 +75,7 @@ def test_agrees_with_a_naive_implementation(predicted, groundtruth, tau):
 @relaxed
 @given(scenes, scenes)
 def test_every_object_is_used_exactly_once(predicted, groundtruth):
-    matches = match_objects(predicted, groundtruth, CLEVR, 0.25)
+    matches = match(predicted, groundtruth)
     used = sorted([p for p, _ in matches.pairs] + list(matches.false_positives))
     covered = sorted([g for _, g in matches.pairs] + list(matches.false_negatives))
     assert used == list(range(len(predicted)))
@@ -106,7 +116,7 @@ def test_distance_is_strictly_below_tau_and_flat():
 
 def test_clevr_takes_the_first_qualifying_object_not_the_nearest():
     groundtruth = [clevr_object("red", 0.2, 0.0), clevr_object("red", 0.0, 0.0)]
-    matches = match_objects([clevr_object("red", 0.0, 0.0)], groundtruth, CLEVR, 0.25)
+    matches = match([clevr_object("red", 0.0, 0.0)], groundtruth)
     assert matches.pairs == ((0, 0),)
 
 
@@ -128,7 +138,7 @@ def test_clevr_takes_the_first_qualifying_object_not_the_nearest():
 )
 def test_a_damaged_prediction_is_a_false_positive(damage):
     groundtruth = [clevr_object("red", 0.0, 0.0)]
-    matches = match_objects([{**groundtruth[0], **damage}], groundtruth, CLEVR, 0.25)
+    matches = match([{**groundtruth[0], **damage}], groundtruth)
     assert matches == type(matches)((), (0,), (0,))
 
 
@@ -159,16 +169,13 @@ def test_objaworld_bounds_height_and_wraps_the_yaw():
 
 
 def test_objectron_takes_the_nearest_of_its_category_within_both_bounds():
-    rule = objectron_rule(0.05)
     groundtruth = [
         box("cereal box", (0.2, 0, 1)),
         box("cereal box", (0, 0, 1)),
         box("cup", (0, 0, 1)),
     ]
-    assert match_objects([box("cereal box", (0.02, 0, 1))], groundtruth, rule, 0.25).pairs == (
-        (0, 1),
-    )
+    assert match([box("cereal box", (0.02, 0, 1))], groundtruth, OBJECTRON).pairs == ((0, 1),)
     grown = [box("cup", (0, 0, 1), (0.25, 0.375, 0.4))]
-    assert jaccard(grown, groundtruth[2:], objectron_rule(0.05)) == 1
-    assert jaccard(grown, groundtruth[2:], objectron_rule(0.04)) == 0
-    assert jaccard([box("cup", (0, 0, 1.3))], groundtruth[2:], rule) == 0
+    assert jaccard(grown, groundtruth[2:], OBJECTRON) == 1
+    assert jaccard(grown, groundtruth[2:], with_dimension_tau(0.04)) == 0
+    assert jaccard([box("cup", (0, 0, 1.3))], groundtruth[2:], OBJECTRON) == 0

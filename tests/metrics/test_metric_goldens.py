@@ -1,4 +1,4 @@
-"""The command lines of the README on fixed inputs, against the released code's figures."""
+"""The command lines of the README on fixed inputs, against the released code's values."""
 
 import importlib.util
 import json
@@ -50,7 +50,7 @@ def test_jaccard_of_objectron(method, file, tmp_path):
         *("--dataset", "objaworld", "--method", method),
     )
     expected = EXPECTED["objectron"][method]
-    check_tau_files(tmp_path, {tau: figures[0] for tau, figures in expected.items()})
+    check_tau_files(tmp_path, {tau: values[0] for tau, values in expected.items()})
     written = json.loads((tmp_path / "jaccard.json").read_text())["taus"]
     names = ("mean_true_positives", "mean_false_positives", "mean_false_negatives")
     for tau in TAUS:

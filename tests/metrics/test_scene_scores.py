@@ -1,11 +1,14 @@
+import dataclasses
 import json
 
 import pytest
 
 from kyvo.common.errors import InputError
-from kyvo.metrics import PAPER_TAUS, load_evaluation, parse_taus, score_scenes
+from kyvo.metrics import load_evaluation, parse_taus, score_scenes
 from kyvo.metrics.scene_files import find_predictions
+from kyvo.scenes import PAPER_TAUS, SCHEMAS
 
+CLEVR, OBJAWORLD, OBJECTRON = SCHEMAS["clevr"], SCHEMAS["objaworld"], SCHEMAS["objectron"]
 CUBE = {"size": "large", "color": "red", "material": "metal", "shape": "cube"}
 
 
@@ -29,7 +32,7 @@ def write_scenes(folder, scenes):
 
 def test_identity_scores_one_and_files_hold_each_scene(tmp_path):
     predictions = write_scenes(tmp_path, {"a": [cube(), cube(1.0)], "b": []})
-    scores = score_scenes(load_evaluation(predictions, tmp_path / "truth"))
+    scores = score_scenes(load_evaluation(predictions, tmp_path / "truth", CLEVR))
     scores.write(tmp_path)
     written = json.loads((tmp_path / "jaccard.json").read_text())
     assert scores.mean == written["jaccard"] == 1
@@ -41,15 +44,15 @@ def test_identity_scores_one_and_files_hold_each_scene(tmp_path):
 def test_mean_over_taus_is_the_mean_of_each(tmp_path):
     predictions = write_scenes(tmp_path, {"a": [cube(0.12)]})
     write(tmp_path / "truth/a.json", {"objects": [cube(), cube(2.0)]})
-    scores = score_scenes(load_evaluation(predictions, tmp_path / "truth"))
+    scores = score_scenes(load_evaluation(predictions, tmp_path / "truth", CLEVR))
     assert [tau.jaccard for tau in scores.taus] == [0, 0, 0.5, 0.5, 0.5]
     assert scores.mean == pytest.approx(0.3)
 
 
-def test_true_scenes_without_prediction_are_told(tmp_path):
+def test_true_scenes_without_prediction_are_reported(tmp_path):
     predictions = write_scenes(tmp_path, {"a": [cube()]})
     write(tmp_path / "truth/b.json", {"objects": []})
-    scores = score_scenes(load_evaluation(predictions, tmp_path / "truth"))
+    scores = score_scenes(load_evaluation(predictions, tmp_path / "truth", CLEVR))
     assert "1 ground-truth scenes have no prediction: not scored" in scores.summary()
 
 
@@ -59,7 +62,7 @@ def test_objaworld_layout(tmp_path):
     found = {"shape": "park bench", "3d_coords": [1.0, 2.0, 0.3, 0.5]}
     rows = {"scenes": [{"key": "s_1.png_park", "objects": [found]}]}
     predictions = write(tmp_path / "p.json", rows)
-    evaluation = load_evaluation(predictions, tmp_path / "truth", "objaworld")
+    evaluation = load_evaluation(predictions, tmp_path / "truth", OBJAWORLD)
     assert score_scenes(evaluation).mean == 1
 
 
@@ -73,12 +76,12 @@ def omni3d(num_images):
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def test_an_image_without_prediction_is_a_miss_and_the_reference_is_printed(tmp_path):
+def test_an_image_without_prediction_is_missed_and_the_reference_is_printed(tmp_path):
     truth = write(tmp_path / "gt.json", omni3d(4))
     found = {"category": "cereal box", "center_cam": [0, 0, 1], "dimensions": [1, 1, 1]}
     rows = [{"key": f"{i}.jpg", "objects": [found]} for i in (0, 1, 99)]
     predictions = write(tmp_path / "p.json", {"scenes": rows})
-    scores = score_scenes(load_evaluation(predictions, truth), [0.05])
+    scores = score_scenes(load_evaluation(predictions, truth, OBJAWORLD), [0.05])
     assert scores.taus[0].jaccard == 0.5
     assert scores.taus[0].predicted_jaccard == 1
     summary = scores.summary()
@@ -121,7 +124,7 @@ def test_a_run_folder_holds_exactly_one_predictions_file(tmp_path):
         ('{"scenes": [{"key": "z.png", "objects": []}]}', r"z\.json: no such file"),
         (
             '{"scenes": [{"key": "a.png", "objects": []}, {"key": "a.png", "objects": []}]}',
-            r"scenes\[1\]: key 'a.png' stands there twice",
+            r"scenes\[1\]: key 'a.png' is there twice",
         ),
     ],
 )
@@ -129,7 +132,7 @@ def test_broken_predictions_are_refused(tmp_path, content, message):
     write(tmp_path / "truth/a.json", {"objects": []})
     path = write(tmp_path / "p.json", content)
     with pytest.raises(InputError, match=message):
-        load_evaluation(path, tmp_path / "truth")
+        load_evaluation(path, tmp_path / "truth", CLEVR)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def test_broken_ground_truth_is_refused(tmp_path, content, message):
     predictions = write_scenes(tmp_path, {"a": [cube()]})
     path = write(tmp_path / "truth/a.json", content)
     with pytest.raises(InputError, match=message) as caught:
-        load_evaluation(predictions, tmp_path / "truth")
+        load_evaluation(predictions, tmp_path / "truth", CLEVR)
     assert str(path) in str(caught.value)
 
 
@@ -163,20 +166,20 @@ def test_broken_omni3d_is_refused(tmp_path, damage, message):
     truth = write(tmp_path / "gt.json", {**omni3d(1), **damage})
     detections = write(tmp_path / "p.json", omni3d(1)["annotations"])
     with pytest.raises(InputError, match=message):
-        load_evaluation(detections, truth, method="cube-rcnn")
+        load_evaluation(detections, truth, CLEVR, method="cube-rcnn")
 
 
 def test_nothing_in_common_is_refused(tmp_path):
     truth = write(tmp_path / "gt.json", omni3d(2))
     predictions = write(tmp_path / "p.json", {"scenes": [{"key": "x.jpg", "objects": []}]})
     with pytest.raises(InputError, match="none of the 1 scenes"):
-        load_evaluation(predictions, truth)
+        load_evaluation(predictions, truth, OBJAWORLD)
 
 
 def test_detections_need_the_omni3d_file(tmp_path):
     detections = write(tmp_path / "p.json", [])
     with pytest.raises(InputError, match="--groundtruth_file"):
-        load_evaluation(detections, tmp_path, method="cube-rcnn")
+        load_evaluation(detections, tmp_path, CLEVR, method="cube-rcnn")
 
 
 def test_a_runs_own_truth_scores_what_has_no_scene_files(tmp_path):
@@ -184,7 +187,7 @@ def test_a_runs_own_truth_scores_what_has_no_scene_files(tmp_path):
     rows = [{"key": key, "objects": objects} for key, objects in truth.items()]
     groundtruth = write(tmp_path / "groundtruth_scenes_run.json", {"scenes": rows})
     predictions = write(tmp_path / "predicted_scenes_run.json", {"scenes": rows[:1]})
-    scores = score_scenes(load_evaluation(predictions, groundtruth))
+    scores = score_scenes(load_evaluation(predictions, groundtruth, CLEVR))
     assert scores.mean == 0.5
     assert "1 scenes have no prediction" in scores.summary()
 
@@ -194,13 +197,13 @@ def test_a_runs_own_truth_scores_what_has_no_scene_files(tmp_path):
     write(predictions, {"scenes": [{"key": "a.jpg", "objects": [far]}]})
     for dimension_tau, expected in ((0.05, 0), (0.25, 1)):
         evaluation = load_evaluation(
-            predictions, groundtruth, "objectron", dimension_tau=dimension_tau
+            predictions, groundtruth, OBJECTRON, dimension_tau=dimension_tau
         )
         assert score_scenes(evaluation).mean == expected
 
     write(groundtruth, {"scenes": [{"key": "a.jpg", "objects": [{"category": "cup"}]}]})
-    with pytest.raises(InputError, match=r"groundtruth_scenes_run.json: expected category"):
-        load_evaluation(predictions, groundtruth, "objectron")
+    with pytest.raises(InputError, match=r"run.json: scenes\[0\]: objects\[0\]: expected category"):
+        load_evaluation(predictions, groundtruth, OBJECTRON)
 
 
 @pytest.mark.parametrize("method", ["kyvo", "cube-rcnn"])
@@ -217,8 +220,25 @@ def test_of_a_part_of_the_images_the_rest_is_not_missing(tmp_path, method):
         predictions = write(tmp_path / "p.json", {"scenes": rows[:2]})
     else:
         predictions = write(tmp_path / "p.json", root["annotations"][:2])
-    whole = load_evaluation(predictions, truth, "objectron", method)
-    part = load_evaluation(predictions, truth, "objectron", method, keys=set(names[:3]))
+    whole = load_evaluation(predictions, truth, OBJECTRON, method)
+    part = load_evaluation(predictions, truth, OBJECTRON, method, keys=set(names[:3]))
     assert score_scenes(whole).mean == 0.5
     assert score_scenes(part).mean == pytest.approx(2 / 3)
     assert part.notes == ("1 ground-truth scenes were not asked for: not scored",)
+
+
+def test_an_own_schema_with_omni3ds_fields_is_scored_by_its_own_rule(tmp_path):
+    """Rooms, say, whose objects are farther apart; other schemas give way to Omni3D's."""
+    truth = write(tmp_path / "gt.json", omni3d(1))
+    found = {"category": "cereal box", "center_cam": [0, 1.5, 1], "dimensions": [1, 1.5, 1]}
+    predictions = write(tmp_path / "p.json", {"scenes": [{"key": "0.jpg", "objects": [found]}]})
+    wide = OBJECTRON.rule.with_dimension_tau(1.0)
+    own = dataclasses.replace(
+        OBJECTRON, name="own", matching=dataclasses.replace(wide, taus=(1.25, 1.75))
+    )
+    evaluation = load_evaluation(predictions, truth, own)
+    assert evaluation.schema.name == "own"
+    assert [scores.jaccard for scores in score_scenes(evaluation).taus] == [0, 1]
+    assert load_evaluation(predictions, truth, CLEVR).rule == OBJECTRON.rule
+    narrow = load_evaluation(predictions, truth, own, dimension_tau=0.1)
+    assert score_scenes(narrow).mean == 0

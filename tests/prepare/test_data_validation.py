@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from kyvo_stand_ins import load_script
 from PIL import Image
+from scene_samples import encode
 
 from kyvo.common.errors import InputError
 from kyvo.prepare.layout import ReleasedLayout
@@ -75,7 +76,7 @@ def test_the_summary_counts_what_the_files_hold(world: Path) -> None:
         f"  length overall: {min(lengths)} .. {max(lengths)} metres, snapping moves by "
         f"{sum(errors) / len(errors):.3g} on average, {max(errors):.3g} at most"
     ) in lines
-    longest = max(len(CODEC.encode(scene)) for scene in scenes)
+    longest = max(len(encode(CODEC, scene)) for scene in scenes)
     assert f"  longest scene: {longest} tokens" in lines
     assert "  questions: texts of 1 of 3 images" in lines
     assert lines[-1] == "images of 64 x 64 pixels"
@@ -210,7 +211,7 @@ def write_tokens(root: Path, **changes: dict[str, Any]) -> ReleasedLayout:
     """Pretokenised files of three scenes; ``changes`` replace entries."""
     layout = ReleasedLayout(root, "harbour", "")
     scenes = {
-        path.stem + ".png": {"token_ids": CODEC.encode(json.loads(path.read_text())["objects"])}
+        path.stem + ".png": {"token_ids": encode(CODEC, json.loads(path.read_text())["objects"])}
         for path in sorted((EXAMPLE / "world/train/scenes").iterdir())
     }
     start, end = (CODEC.vocabulary.marker_id(m) for m in ("[TEXT-START]", "[TEXT-END]"))
@@ -294,7 +295,7 @@ def test_good_tokens_have_a_summary(tmp_path: Path) -> None:
         json.loads(p.read_text())["objects"] for p in (EXAMPLE / "world/train/scenes").iterdir()
     ]
     # BOS, the image in its brackets, OUTPUT-START, the scene, EOS.
-    longest = max(1 + 6 + 1 + len(CODEC.encode(scene)) + 1 for scene in objects)
+    longest = max(1 + 6 + 1 + len(encode(CODEC, scene)) + 1 for scene in objects)
     assert lines[0] == "train_tokenized_scenes.json: 3 scenes"
     assert f"  3 samples, the longest {longest} tokens (" in "\n".join(lines)
     assert lines[-1] == "  train_questions.json: 3 texts of up to 3 tokens"
@@ -303,7 +304,7 @@ def test_good_tokens_have_a_summary(tmp_path: Path) -> None:
 def test_tokens_with_problems(tmp_path: Path) -> None:
     vocabulary = CODEC.vocabulary
     a, b, c = (f"{name}.png" for name in (FIRST, SECOND, THIRD))
-    good = CODEC.encode([{"type": "ferry", "flag_color": "red", "position": [1, 1],
+    good = encode(CODEC, [{"type": "ferry", "flag_color": "red", "position": [1, 1],
                           "heading": [0], "length": [50]}])  # fmt: skip
     at = good.index(vocabulary.number_id("50.0"))
     far = [*good[:at], vocabulary.number_id("350.0"), *good[at + 1 :]]

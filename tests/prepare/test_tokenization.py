@@ -68,10 +68,10 @@ def test_entries_are_what_codec_and_vqgan_say(world: Path, tmp_path: Path) -> No
     assert images == dict(zip((path.name for path in paths), codes, strict=True))
 
     scenes = json.loads(layout.scene_file("train").read_text())
-    objects, report = codec.read(scenes["CLEVR_train_000002.png"]["token_ids"])
+    scene, report = codec.read(scenes["CLEVR_train_000002.png"]["token_ids"])
     assert not report.reasons
-    assert [item["color"] for item in objects] == ["red", "blue"]
-    assert objects[0]["3d_coords"] == [1.0, -1.0, 0.7]
+    assert [item.words["color"] for item in scene.objects] == ["red", "blue"]
+    assert scene.objects[0].position == (1.0, -1.0, 0.7)
     assert scenes["CLEVR_train_000002.png"]["string"].startswith("[SCENE-START][OBJECT-START]")
 
     text = json.loads(layout.text_file("train", "text_instructions").read_text())
@@ -87,8 +87,8 @@ def test_far_objects_come_first_where_asked(world: Path, tmp_path: Path) -> None
     )
     tokenizer.tokenize_split(world, "train", layout)
     scenes = json.loads(layout.scene_file("train").read_text())
-    objects, _ = CODECS["clevr"].read(scenes["CLEVR_train_000000.png"]["token_ids"])
-    assert [item["color"] for item in objects] == ["blue", "red"]
+    scene, _ = CODECS["clevr"].read(scenes["CLEVR_train_000000.png"]["token_ids"])
+    assert [item.words["color"] for item in scene.objects] == ["blue", "red"]
 
 
 def test_the_data_set_reads_what_was_written(world: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from kyvo_stand_ins import (
     write_data,
     write_json,
 )
+from scene_samples import decode, encode
 
 import kyvo.decoding.run
 from kyvo.common.files import folder_lock
@@ -120,7 +121,7 @@ def test_scene_files_hold_predictions_truth_and_originals(root, straight):
     for row, ids in zip(predicted, map(generated_ids(straight).get, range(7)), strict=True):
         start = ids.index(codec.vocabulary.marker_id("[SCENE-START]"))
         scene = [token for token in ids[start:] if token != codec.vocabulary.eos]
-        assert row["objects"] == codec.read(scene)[0]
+        assert row["objects"] == decode(codec, scene)
     assert sum(len(row["objects"]) for row in predicted) > 7
 
 
@@ -326,7 +327,7 @@ def test_objectron_results_are_named_by_the_pictures_path(tmp_path):
         "center_cam": [-0.1, 0.05, 1.5],
         "dimensions": [0.2, 0.05, 1.2],
     }
-    scene = codec.encode([item])
+    scene = encode(codec, [item])
     entry = {"token_ids": scene, "string": {"file_path": "objectron/test/box.jpg"}}
     dataset = kyvo_dataset(
         vocabulary=vocabulary,

@@ -21,8 +21,7 @@ from torch import Tensor
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.models import kyvo_model, released_state_dict
-from kyvo.scenes import SceneCodec, get_schema
-from kyvo.scenes.schema import SCHEMAS
+from kyvo.scenes import SCHEMAS, SceneCodec, get_schema
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
 from kyvo.tokens.vocabulary import TEXT_END, TEXT_START, get_vocabulary
 
@@ -208,12 +207,13 @@ class ReleasedTree:
         codes = {key: self.random.integers(0, 1024, 256).tolist() for key in keys}
         base = self.root / "pretokenized-data" / self.name
         write_json(base / f"images/{folder}{split}_vqgan_indices{suffix}.json", codes)
+        typed = {key: self.codec.schema.parse_scene(scene, key) for key, scene in scenes.items()}
         stored = {
             key: {
                 "token_ids": self.codec.encode(scene),
                 "string": strings[key] if strings else self.codec.string(scene),
             }
-            for key, scene in scenes.items()
+            for key, scene in typed.items()
         }
         write_json(base / f"3d-scenes/{folder}{split}_tokenized_scenes{suffix}.json", stored)
         return scenes

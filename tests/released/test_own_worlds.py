@@ -8,6 +8,7 @@ import pytest
 import torch
 from kyvo_stand_ins import load_script
 from released_tree import SIZES, SMALL_VQGAN, write_tokenizer
+from scene_samples import decode
 
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.vqgan import VQGAN
@@ -111,12 +112,12 @@ def test_perfect_predictions_of_objaworld_score_one(data, tmp_path):
         load_text_tokenizer(data / "tokenizer.model", get_vocabulary("objaworld")),
     )
     rows = [
-        {"key": key, "objects": codec.read(entry["token_ids"])[0]} for key, entry in scenes.items()
+        {"key": key, "objects": decode(codec, entry["token_ids"])} for key, entry in scenes.items()
     ]
     assert {key.rpartition("_")[2] for key in scenes} == {"park", "livingroom"}
     predictions = tmp_path / "predicted_scenes_x.json"
     predictions.write_text(json.dumps({"scenes": rows}))
     truth = data / "data/images-and-scenes-for-evaluation/objaworld/original_images"
-    evaluation = load_evaluation(predictions, truth, "objaworld")
+    evaluation = load_evaluation(predictions, truth, codec.schema)
     assert score_scenes(evaluation, [0.1]).mean == 1
     assert evaluation.notes == ()

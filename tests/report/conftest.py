@@ -8,13 +8,14 @@ from PIL import Image
 
 from kyvo.metrics import load_evaluation, score_images, score_scenes
 from kyvo.report import ReportInputs
+from kyvo.scenes import get_schema
 
 GOLDENS = Path(__file__).parents[1] / "goldens/metrics"
 
 
 @pytest.fixture(scope="session")
 def flat_renderer():
-    """Stands in for the tracer: a picture whose brightness counts the objects."""
+    """Stands in for the tracer: an image whose brightness counts the objects."""
 
     def render(scenes, height, width, samples_per_pixel=1):
         shades = np.array([20 * len(scene["objects"]) for scene in scenes], np.uint8)
@@ -66,7 +67,7 @@ def demo(tmp_path_factory):
     predictions = GOLDENS / "clevr/run_x/predicted_scenes_run_x.json"
     scenes = shutil.copytree(GOLDENS / "clevr/gt", root / "scenes")
     names = sorted(path.stem for path in scenes.glob("*.json"))
-    score_scenes(load_evaluation(predictions, scenes)).write(root)
+    score_scenes(load_evaluation(predictions, scenes, get_schema("clevr"))).write(root)
     images = write_images(root / "images", names)
     generated = write_images(root / "GENERATED", names[::-1], "generated_")
     score_images(generated, images).write(root)

@@ -42,7 +42,7 @@ def test_titles_are_escaped(page):
     assert "<demo>" not in page
 
 
-def test_the_table_holds_the_figures(page):
+def test_the_table_holds_the_values(page):
     row = re.search(r"Jaccard, tau 0.05</th>(.*?)</tr>", page).group(1)
     assert re.findall(r"<td>(.*?)</td>", row) == ["-", "0.359"]
     readable = re.search(r"Objects readable</th>(.*?)</tr>", page).group(1)
@@ -70,13 +70,13 @@ def test_plots_are_well_formed_and_take_the_page_color(page):
     assert any("currentColor" in plot for plot in plots)
 
 
-def test_timings_and_codes_are_told(page):
+def test_timings_and_codes_are_reported(page):
     assert "1 min 01 s" in page
     assert "2 min 44 s" in page
     assert "3 of 8 occur, perplexity 3" in page
 
 
-def test_without_inputs_the_page_tells_what_is_missing(tmp_path, flat_renderer):
+def test_without_inputs_the_page_says_what_is_missing(tmp_path, flat_renderer):
     write_report(ReportInputs(), tmp_path / "report.html", flat_renderer)
     page = (tmp_path / "report.html").read_text()
     assert page.count('class="note"') == 7
@@ -109,8 +109,8 @@ def test_the_script_has_a_flag_per_input(demo, tmp_path, capsys):
     spec.loader.exec_module(script)
     with pytest.raises(SystemExit):
         script.main(["--help"])
-    told = capsys.readouterr().out
-    assert all(f"--{item.name}" in told for item in fields(ReportInputs))
+    text = capsys.readouterr().out
+    assert all(f"--{item.name}" in text for item in fields(ReportInputs))
     output = tmp_path / "out/report.html"
     script.main(
         [

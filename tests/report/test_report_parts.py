@@ -1,4 +1,7 @@
+import dataclasses
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,14 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kyvo.common.errors import InputError
-from kyvo.metrics import RULES, match_objects
+from kyvo.metrics import match_objects
 from kyvo.report import ReportInputs
-from kyvo.report.examples import rendering_section, spread
+from kyvo.report.examples import recognition_section, rendering_section, spread
+from kyvo.report.images import render_again
 from kyvo.report.learning import tokenizer_section, training_section
-from kyvo.report.pictures import render_again
 from kyvo.report.plots import Line, curves
 from kyvo.report.records import read_log, series
-from kyvo.report.top_down import describe, is_drawable, plot_scene
+from kyvo.report.top_down import Map
+from kyvo.scenes import Drawing, Scene, get_schema
+from kyvo.world.constants import CAMERA, COLORS, MATERIALS, SHAPES, SIZES
+
+ROOT = Path(__file__).parents[2]
 
 CUBE = {
     "size": "large",
@@ -23,6 +30,19 @@ CUBE = {
     "3d_coords": [1.0, -2.0, 0.7],
 }
 FAULT = "#e5383b"
+CLEVR = get_schema("clevr")
+MAP = Map(CLEVR)
+
+
+def scene_of(objects):
+    return Scene(tuple(map(CLEVR.read, objects)))
+
+
+def plot_of(predicted, truth):
+    """The plot of JSON objects, and their matches."""
+    scenes = scene_of(predicted), scene_of(truth)
+    matches = match_objects(*scenes, CLEVR.rule, 0.25)
+    return MAP.plot(*scenes, matches), matches
 
 
 @pytest.mark.parametrize(
@@ -37,21 +57,22 @@ FAULT = "#e5383b"
     ],
 )
 def test_nonsense_is_described_not_drawn(damage):
-    assert is_drawable(CUBE)
-    assert not is_drawable({**CUBE, **damage})
-    assert "position" in describe({**CUBE, **damage})
+    damaged = CLEVR.read({**CUBE, **damage})
+    assert MAP.is_drawable(CLEVR.read(CUBE))
+    assert not MAP.is_drawable(damaged)
+    assert "position" in MAP.describe(damaged)
 
 
 def test_objects_in_words():
-    assert describe(CUBE) == "large red metal cube at (1.00, -2.00)"
-    assert describe({"shape": "cube"}) == "(no size) (no color) (no material) cube, position None"
+    assert MAP.describe(CLEVR.read(CUBE)) == "large red metal cube at (1.00, -2.00)"
+    shape = CLEVR.read({"shape": "cube"})
+    assert MAP.describe(shape) == "(no size) (no color) (no material) cube, position None"
 
 
-def test_a_plot_marks_every_miss_and_false_positive():
+def test_a_plot_marks_everything_missed_or_made_up():
     away = [{**CUBE, "3d_coords": [x, 2.0, 0.7]} for x in (-2.0, 0.0, 2.0)]
     predicted, truth = [CUBE, away[0], {"shape": "cube"}], [CUBE, *away[1:]]
-    matches = match_objects(predicted, truth, RULES["clevr"], 0.25)
-    plot = plot_scene(predicted, truth, matches)
+    plot, matches = plot_of(predicted, truth)
     rings = re.findall(rf"fill: none; stroke-dasharray[^>]*stroke: {FAULT}", plot)
     crosses = re.findall(rf'<use [^>]*style="fill: {FAULT}; stroke: {FAULT}', plot)
     assert len(matches.false_negatives) == len(rings) == 2
@@ -68,7 +89,8 @@ def test_scenes_are_rendered_in_the_true_world_and_on_the_ground():
 
     floating = {**CUBE, "3d_coords": [1.0, -2.0, 9.0]}
     world = {"camera": [7.0, -6.0, 5.0]}
-    uris = render_again([[floating, {}], []], [{"world": world}, {"objects": []}], renderer)
+    scenes = [scene_of([floating, {}]), Scene()]
+    uris = render_again(scenes, [{"world": world}, {}], renderer, MAP)
     assert seen == [{"objects": [CUBE], "world": world}, {"objects": []}]
     assert all(uri.startswith("data:image/png;base64,") for uri in uris)
 
@@ -131,16 +153,59 @@ def test_curves_survive_values_that_have_no_logarithm():
     assert "10^" not in plot
 
 
-def test_drawn_pictures_without_a_true_one_are_counted(demo, tmp_path):
+def test_drawn_images_without_a_true_one_are_counted(demo, tmp_path):
     for path in sorted(demo.images_folder.glob("*.png"))[:5]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     inputs = ReportInputs(images_folder=tmp_path, generated_folder=demo.generated_folder)
     section = rendering_section(inputs)
-    assert "19 drawn pictures have no true picture." in section.notes
+    assert "19 drawn images have no true image." in section.notes
     assert len(section.examples) == 5
 
 
 def test_a_true_object_of_another_world_is_left_out_of_the_plot():
     strange = [CUBE, {**CUBE, "color": "pink"}, {**CUBE, "3d_coords": [1.0]}]
-    matches = match_objects([], strange, RULES["clevr"], 0.25)
-    assert plot_scene([], strange, matches).count(FAULT) == 1
+    plot, _ = plot_of([], strange)
+    assert plot.count(FAULT) == 1
+
+
+def test_the_released_world_is_drawn_as_it_looks():
+    drawing = CLEVR.drawing
+    assert drawing.colors == COLORS
+    assert drawing.radii == SIZES
+    assert drawing.outlines.keys() == set(SHAPES)
+    assert set(drawing.glints) <= set(MATERIALS)
+    assert drawing.viewpoint == CAMERA[:2]
+
+
+def test_a_schema_without_hints_is_drawn_too():
+    """Neutral colours, a frame around the grid, and a legend of the signs alone."""
+    plain = Map(dataclasses.replace(CLEVR, drawing=Drawing()))
+    scene = scene_of([CUBE])
+    matches = match_objects(scene, scene, CLEVR.rule, 0.25)
+    assert plain.is_drawable(scene.objects[0])
+    assert "camera" not in plain.plot(scene, scene, matches)
+    assert "camera" in MAP.plot(scene, scene, matches)
+    assert len(plain.legend()) == 3
+    assert not Map(dataclasses.replace(CLEVR, fields=CLEVR.fields[:2], matching=None)).is_possible
+
+
+def test_scenes_of_an_untraced_schema_are_not_rendered(demo, tmp_path):
+    """An own data set has words that the ray tracer does not know."""
+    text = (ROOT / "docs/own-scenes/schema.yaml").read_text()
+    (tmp_path / "schema.yaml").write_text(text)
+    world = ROOT / "docs/own-scenes/world/train"
+    rows = [
+        {"key": f"{path.stem}.png", "objects": json.loads(path.read_text())["objects"]}
+        for path in sorted((world / "scenes").glob("*.json"))
+    ]
+    (tmp_path / "p.json").write_text(json.dumps({"scenes": rows}))
+    inputs = ReportInputs(
+        schema=str(tmp_path / "schema.yaml"),
+        predictions=tmp_path / "p.json",
+        scenes_folder=world / "scenes",
+        images_folder=world / "images",
+    )
+    section = recognition_section(inputs, renderer=None)
+    captions = [[figure.caption for figure in example.figures] for example in section.examples]
+    assert captions == [["what the model saw", "both from above"]] * 3
+    assert all(example.title.endswith("Jaccard 1.00") for example in section.examples)

@@ -1,4 +1,4 @@
-"""The look at a world: every item with its own picture and words, counts that are true."""
+"""The overview of a world: every item with its own image and words, counts that are true."""
 
 from collections import Counter
 from pathlib import Path
@@ -30,25 +30,29 @@ def test_items_hold_what_belongs_together(world: Path) -> None:
     items = list(read_items(world / "test"))
     assert len(items) == 6
     for item in items:
-        stems = {path.stem for path in item.pictures}
-        assert {Path(scene["image_filename"]).stem for scene in item.scenes} == stems
+        stems = {path.stem for path in item.images}
         (stem,) = stems
+        for image, scene in zip(item.images, item.scenes, strict=True):
+            file = read_json(image.parents[1] / "scenes" / f"{stem}.json", "scene")
+            assert [o.position for o in scene.objects] == [
+                tuple(o["3d_coords"]) for o in file["objects"]
+            ]
         if world.name == "scenes":
-            assert item.caption == f"{len(item.scenes[0]['objects'])} objects"
+            assert item.caption == f"{len(item.scenes[0].objects)} objects"
         else:
             said = read_json(world / "test" / world.name / f"{stem}.json", "text")
             assert said[world.name[:-1]] in item.caption
 
 
-def test_the_sheet_shows_the_pictures(world: Path, tmp_path: Path) -> None:
+def test_the_sheet_shows_the_images(world: Path, tmp_path: Path) -> None:
     sheet, plots = tmp_path / "s.png", tmp_path / "p.png"
     command = ["--world", str(world), "--count", "4", "--sheet", str(sheet), "--plots", str(plots)]
     COMMAND.main(command)
-    picture = np.asarray(Image.open(sheet).convert("RGB"))
-    # Anti-aliasing apart, the middle pixels of each picture stand on the sheet.
-    seen = {tuple(colour) for colour in picture.reshape(-1, 3)}
+    image = np.asarray(Image.open(sheet).convert("RGB"))
+    # Anti-aliasing apart, the middle pixels of each image are on the sheet.
+    seen = {tuple(colour) for colour in image.reshape(-1, 3)}
     for item in list(read_items(world / "test"))[:4]:
-        pixels = np.asarray(Image.open(item.pictures[0]).convert("RGB"))[4:-4, 4:-4]
+        pixels = np.asarray(Image.open(item.images[0]).convert("RGB"))[4:-4, 4:-4]
         found = [tuple(colour) in seen for colour in pixels.reshape(-1, 3)]
         assert np.mean(found) > 0.9
     assert np.asarray(Image.open(plots)).std() > 5
@@ -70,7 +74,7 @@ def test_the_plots_count_every_object(
     assert name is None or drawn[name].total() == 6
 
 
-def test_bad_input_is_told(
+def test_bad_input_is_reported(
     world: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

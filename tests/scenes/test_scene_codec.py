@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scene_samples import CODECS, first_object, scenes
+from scene_samples import CODECS, decode, encode, first_object, scenes
 
 from kyvo.common.errors import InputError
-from kyvo.scenes import ParseReport, SceneCodec, WordField
+from kyvo.scenes import ParseReport, Scene, SceneCodec, WordField
 
 CLEVR = CODECS["clevr"]
 NAMES = sorted(CODECS)
@@ -67,45 +67,45 @@ def ids_of_string(codec: SceneCodec, string: str) -> list[int]:
 
 
 def test_published_example() -> None:
-    assert CLEVR.string([EXAMPLE]) == EXAMPLE_STRING
-    assert CLEVR.string([]) == "[SCENE-START][SCENE-END]"
+    assert CLEVR.string(CLEVR.schema.parse_scene([EXAMPLE], "scene")) == EXAMPLE_STRING
+    assert CLEVR.string(Scene()) == "[SCENE-START][SCENE-END]"
 
 
 def test_clevr_object_is_fourteen_tokens() -> None:
-    assert [len(CLEVR.encode([EXAMPLE] * n)) for n in (0, 1, 3, 10)] == [2, 16, 44, 142]
+    assert [len(encode(CLEVR, [EXAMPLE] * n)) for n in (0, 1, 3, 10)] == [2, 16, 44, 142]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
 def test_round_trip_on_the_grid(name: str, data: st.DataObject) -> None:
     codec = CODECS[name]
-    objects = data.draw(scenes(codec.schema))
-    found, report = codec.read(codec.encode(objects))
-    assert found == objects
-    assert report == ParseReport(1, len(objects), len(objects), Counter())
+    scene = data.draw(scenes(codec.schema))
+    found, report = codec.read(codec.encode(scene))
+    assert found == scene
+    count = len(scene.objects)
+    assert report == ParseReport(1, count, count, Counter())
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
 def test_ids_equal_the_tokenised_string(name: str, data: st.DataObject) -> None:
     codec = CODECS[name]
-    objects = data.draw(scenes(codec.schema))
-    assert codec.encode(objects) == ids_of_string(codec, codec.string(objects))
+    scene = data.draw(scenes(codec.schema))
+    assert codec.encode(scene) == ids_of_string(codec, codec.string(scene))
 
 
 def test_words_of_two_parts_are_read() -> None:
     codec = CODECS["objectron"]
     item = {"category": "cereal box", "center_cam": [0.01, -0.2, 7.5], "dimensions": [0.1, 0.2, 1]}
-    assert codec.read(codec.encode([item]))[0] == [item]
-    assert "[CATEGORY] cereal box[CENTER_CAM]0.01 -0.20 7.50[DIMENSIONS]0.10" in codec.string(
-        [item]
-    )
+    assert decode(codec, encode(codec, [item])) == [item]
+    string = codec.string(codec.schema.parse_scene([item], "scene"))
+    assert "[CATEGORY] cereal box[CENTER_CAM]0.01 -0.20 7.50[DIMENSIONS]0.10" in string
 
 
 @given(st.lists(st.floats(-3.025, 3.025), min_size=3, max_size=3))
 def test_numbers_snap_to_the_nearest_twentieth(values: list[float]) -> None:
-    (found,), _ = CLEVR.read(CLEVR.encode([{**EXAMPLE, "3d_coords": values}]))
-    for value, snapped in zip(values, found["3d_coords"], strict=True):
+    scene, _ = CLEVR.read(encode(CLEVR, [{**EXAMPLE, "3d_coords": values}]))
+    for value, snapped in zip(values, scene.objects[0].position, strict=True):
         assert abs(snapped * 20 - round(snapped * 20)) < 1e-9
         assert abs(snapped - value) <= 0.025 + 1e-9
 
@@ -116,9 +116,9 @@ def test_uneven_grid_snaps_to_the_nearest(depth: float) -> None:
     item = {**first_object("objectron"), "center_cam": [0, 0, depth]}
     if depth > 17.525:
         with pytest.raises(InputError, match=r"expected 0\.0 to 17\.5 metres"):
-            codec.encode([item])
+            encode(codec, [item])
         return
-    (found,), _ = codec.read(codec.encode([item]))
+    (found,) = decode(codec, encode(codec, [item]))
     points = [h / 20 for h in range(61)] + [5, 7.5, 10, 12.5, 15, 17.5]
     assert abs(found["center_cam"][2] - depth) <= min(abs(p - depth) for p in points) + 1e-9
 
@@ -129,7 +129,8 @@ class TestObjaWorldFiles:
     codec = CODECS["objaworld"]
 
     def read_back(self, item: dict[str, Any]) -> dict[str, Any]:
-        return self.codec.read(self.codec.encode([item]))[0][0]
+        (found,) = decode(self.codec, encode(self.codec, [item]))
+        return found
 
     @pytest.mark.parametrize("coords", [[0.1, -0.2, 0.3], (0.1, -0.2, 0.3)])
     def test_variant_and_rotation(self, coords: Any) -> None:
@@ -152,7 +153,7 @@ class TestObjaWorldFiles:
 
     def test_rotation_without_coordinates(self) -> None:
         with pytest.raises(InputError, match=r"object 0: '3d_coords' is missing"):
-            self.codec.encode([{"shape": "sofa", "rotation": 1.0}])
+            encode(self.codec, [{"shape": "sofa", "rotation": 1.0}])
 
 
 @pytest.mark.parametrize(
@@ -173,20 +174,35 @@ class TestObjaWorldFiles:
     ],
 )
 def test_writing_names_place_object_and_field(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=rf"picture\.json: object 1: {message}"):
-        CLEVR.encode([EXAMPLE, {**EXAMPLE, **change}], "picture.json")
+    with pytest.raises(InputError, match=rf"scene\.json: object 1: {message}"):
+        encode(CLEVR, [EXAMPLE, {**EXAMPLE, **change}], "scene.json")
+
+
+def test_writing_checks_typed_objects_too() -> None:
+    scene = CLEVR.schema.parse_scene([EXAMPLE], "scene")
+    (item,) = scene.objects
+    for wrong, message in (
+        (item.updated(words={"color": "pink"}), "'color': 'pink', expected one of gray"),
+        (item.moved(0, 0, 9), r"'3d_coords': z = 9, expected -3\.0 to 3\.0"),
+        (CLEVR.schema.make(item.words, {}), "'3d_coords' is missing"),
+        (CLEVR.schema.make({}, item.numbers), "'size' is missing"),
+    ):
+        with pytest.raises(InputError, match=f"here: object 1: {message}"):
+            CLEVR.encode(Scene((item, wrong)), "here")
 
 
 @pytest.mark.parametrize("key", list(EXAMPLE))
 def test_missing_field(key: str) -> None:
     item = {k: v for k, v in EXAMPLE.items() if k != key}
     with pytest.raises(InputError, match=rf"scene: object 0: '{key}' is missing"):
-        CLEVR.string([item])
+        encode(CLEVR, [item])
 
 
 def test_object_of_another_type() -> None:
     with pytest.raises(InputError, match="object 0: expected an object with fields, found 7"):
-        CLEVR.encode([7])  # type: ignore[list-item]
+        encode(CLEVR, [7])
+    with pytest.raises(InputError, match="scene: expected a list of objects, found 7"):
+        CLEVR.schema.parse_scene(7, "scene")
 
 
 class TestReading:
@@ -199,8 +215,10 @@ class TestReading:
         return dict(CLEVR.read(self.ids(string))[1].reasons)
 
     def test_unreadable_field_leaves_the_rest(self) -> None:
-        objects, report = CLEVR.read(self.ids(EXAMPLE_STRING.replace(" cyan", " the")))
-        assert objects == [{k: v for k, v in EXAMPLE.items() if k != "color"}]
+        scene, report = CLEVR.read(self.ids(EXAMPLE_STRING.replace(" cyan", " the")))
+        assert CLEVR.schema.scene_to_json(scene) == [
+            {k: v for k, v in EXAMPLE.items() if k != "color"}
+        ]
         assert (report.num_objects, report.num_complete) == (1, 0)
         assert report.reasons == {"[COLOR] has an unknown word": 1}
 
@@ -233,13 +251,13 @@ class TestReading:
         assert CLEVR.read(ids)[1].reasons == {"[SIZE] has an unknown word": 1}
 
     def test_object_after_the_end_is_counted(self) -> None:
-        objects, report = CLEVR.read(self.ids(EXAMPLE_STRING) * 2)
-        assert objects == [EXAMPLE]
+        scene, report = CLEVR.read(self.ids(EXAMPLE_STRING) * 2)
+        assert CLEVR.schema.scene_to_json(scene) == [EXAMPLE]
         assert report.reasons == {"token after [SCENE-END]": 16}
 
     def test_empty(self) -> None:
         assert CLEVR.read([]) == (
-            [],
+            Scene(),
             ParseReport(1, 0, 0, Counter({"no [SCENE-START]": 1, "no [SCENE-END]": 1})),
         )
 
@@ -254,7 +272,8 @@ class TestReading:
         )
     )
     def test_any_ids(self, ids: list[int]) -> None:
-        objects, report = CLEVR.read(ids)
+        found, report = CLEVR.read(ids)
+        objects = CLEVR.schema.scene_to_json(found)
         end = CLEVR.vocabulary.marker_id("[SCENE-END]")
         start = CLEVR.vocabulary.marker_id("[OBJECT-START]")
         scene = ids[: ids.index(end)] if end in ids else ids

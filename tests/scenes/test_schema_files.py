@@ -1,5 +1,6 @@
 """Schemas from yaml files: a preset written as a file, angles, round trips, refusals."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,17 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from scene_samples import decode, encode
 
 from kyvo.common.errors import InputError
-from kyvo.scenes import NumberField, SceneCodec, WordField, get_schema
+from kyvo.scenes import (
+    MatchingRule,
+    NumberField,
+    SceneCodec,
+    Tolerance,
+    WordField,
+    get_schema,
+)
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
 from kyvo.tokens.vocabulary import get_vocabulary
 
@@ -38,8 +47,11 @@ def test_a_preset_as_a_file_has_the_same_fields(tmp_path: Path) -> None:
     axes = [{"name": n, "unit": "scene units", "low": -3, "high": 3, "step": 0.05} for n in "xyz"]
     fields.append({"marker": "[LOCATION]", "key": "3d_coords", "numbers": axes})
     path = tmp_path / "clevr.yaml"
-    path.write_text(yaml.safe_dump({"decimals": 3, "fields": fields}))
+    matching = {"words": ["size", "color", "material", "shape"], "position": "3d_coords",
+                "distance_axes": 2, "taus": [0.05, 0.1, 0.15, 0.2, 0.25]}  # fmt: skip
+    path.write_text(yaml.safe_dump({"decimals": 3, "fields": fields, "matching": matching}))
     found = get_schema(str(path))
+    assert dataclasses.replace(found.rule, broadcasts=True) == preset.rule
     assert found.decimals == preset.decimals
     assert found.fields[:-1] == preset.fields[:-1]
     place, expected = found.fields[-1], preset.fields[-1]
@@ -86,8 +98,9 @@ ships = st.fixed_dictionaries(
 
 @given(st.lists(ships, max_size=3))
 def test_scenes_read_back_within_half_a_step(objects: list[dict[str, Any]]) -> None:
-    read, report = CODEC.read(CODEC.encode(objects))
-    assert not report.reasons
+    ids = encode(CODEC, objects)
+    assert not CODEC.read(ids)[1].reasons
+    read = decode(CODEC, ids)
     assert len(read) == len(objects)
     for found, given_ in zip(read, objects, strict=True):
         assert [found[k] for k in ("type", "flag_color")] == [
@@ -110,14 +123,14 @@ def test_faults_are_what_encoding_refuses(changes: dict[str, Any]) -> None:
     item = {**SHIP, **changes}
     faults = HARBOUR.faults(item)
     try:
-        CODEC.encode([item])
+        encode(CODEC, [item])
     except InputError:
         assert faults
     else:
         assert faults == []
 
 
-def test_every_fault_of_an_object_is_told() -> None:
+def test_every_fault_of_an_object_is_reported() -> None:
     faults = HARBOUR.faults({"type": "boat", "position": [11, -1.5], "heading": 90, "length": [60]})
     assert faults == [
         "'flag_color' is missing",
@@ -159,3 +172,61 @@ def test_refused(field: dict[str, Any], message: str, tmp_path: Path) -> None:
         get_schema(str(path))
     assert message in str(error.value)
     assert str(path) in str(error.value)
+
+
+MATCHING = {"words": ["y"], "position": "x", "taus": [1.0]}
+
+
+def read_matching(tmp_path: Path, **changes: Any) -> MatchingRule:
+    """The rule of a schema of a word y, and of x: a length and an angle."""
+    length = {"name": "length", "unit": "m", "low": 0, "high": 3, "step": 1}
+    angle = {**length, "name": "angle", "unit": "quarters", "period": 4}
+    fields = [
+        {"marker": "[X]", "key": "x", "numbers": [length, angle]},
+        {"marker": "[Y]", "key": "y", "words": ["b"]},
+    ]
+    content = {"decimals": 0, "fields": fields, "matching": {**MATCHING, **changes}}
+    path = tmp_path / "schema.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return get_schema(str(path)).rule
+
+
+def test_a_rule_from_a_file(tmp_path: Path) -> None:
+    angle = {"key": "x", "axes": ["angle"], "limit": 0.5}
+    length = {"key": "x", "axes": ["length"], "limit": 2, "is_inclusive": True}
+    rule = read_matching(
+        tmp_path, distance_axes=1, tolerances=[angle], dimensions=length, is_nearest=True
+    )
+    assert rule == MatchingRule(
+        ("y",),
+        "x",
+        1,
+        (Tolerance("x", (1,), 0.5, period=4),),
+        Tolerance("x", (0,), 2, is_inclusive=True),
+        is_nearest=True,
+        taus=(1.0,),
+    )
+    assert rule.counts == {"x": 2}
+    assert rule.with_dimension_tau(1.5).bounds[-1].limit == 1.5
+    assert read_matching(tmp_path).distance_axes == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"words": ["z"]}, "matching: words: no 'z'"),
+        ({"words": ["x"]}, "matching: words: no 'x'"),
+        ({"position": "y"}, "matching: number fields: no 'y'"),
+        ({"distance_axes": 3}, "matching: distance_axes: 3, expected 1 to 2"),
+        ({"taus": []}, "matching: taus: []"),
+        ({"taus": [0.0]}, "matching: taus: [0.0]"),
+        ({"tolerances": [{"key": "x", "limit": 1.0}]}, "give angles a tolerance of their own"),
+        ({"tolerances": [{"key": "x", "axes": ["lenght"], "limit": 1.0}]}, "mean 'length'"),
+        ({"tolerances": [{"key": "x", "axes": ["angle"], "limit": -1.0}]}, "a limit of 0 or more"),
+        ({"nearest": True}, "did you mean 'is_nearest'"),
+    ],
+)
+def test_rules_that_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error:
+        read_matching(tmp_path, **changes)
+    assert message in str(error.value)

