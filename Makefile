@@ -1,5 +1,6 @@
 # make quickstart   the whole job at small scale, ending in quickstart/report.html
-# make test         linter, type checker and tests
+# make check        linter, type checker and the quick tests, in under a minute
+# make test         linter, type checker and all tests
 # make bench        the benchmarks that need no GPU, and benchmarks/RESULTS.md
 # All set up .venv first. PYTHON chooses the interpreter (3.11 or 3.12).
 
@@ -8,15 +9,20 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	&& echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: quickstart test bench clean
+.PHONY: quickstart lint check test bench clean
 
 quickstart: .venv/.installed
 	$(BIN)/python scripts/quickstart.py
 
-test: .venv/.installed-dev
+lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: lint
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test: lint
 	$(BIN)/python -m pytest -n 2
 
 bench: .venv/.installed-dev

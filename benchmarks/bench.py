@@ -1,4 +1,4 @@
-"""What all benchmark scripts share: rows of figures, clocks, ceilings of the machine, JSON files.
+"""What all benchmark scripts share: measurements, clocks, ceilings of the machine, JSON files.
 
 A script makes ``Row``s and hands them to ``save``, which prints them and writes
 
@@ -29,18 +29,18 @@ from kyvo.common.devices import resolve_device
 from kyvo.common.files import write_json
 
 # Side of the square matrices, and bytes, that ceilings are measured with.
-_PRODUCT_SIDE = {"cuda": 8192, "cpu": 1024}
+_MATMUL_SIDE = {"cuda": 8192, "cpu": 1024}
 _COPY_BYTES = {"cuda": 2**31, "cpu": 2**27}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure.
+    """One measurement.
 
     Attributes:
         what: what was measured, in words.
-        value, unit: the figure.
-        reference: the same figure of what it is compared with; None: there is none.
+        value, unit: the metric.
+        reference: the value of what it is compared with; None: there is none.
         reference_source: what that is: a step measured in the same run, a paper's table.
         ceiling: the most that the machine could give; None: not known.
         ceiling_source: where that comes from.
@@ -71,7 +71,7 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where")
-    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    parser.add_argument("--output", type=Path, help="JSON file for the rows")
     return parser
 
 
@@ -130,7 +130,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def machine(device: torch.device) -> dict[str, str]:
-    """What the figures were measured on."""
+    """What the rows were measured on."""
     is_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if is_gpu else _cpu_name(),
@@ -150,18 +150,18 @@ def _cpu_name() -> str:
 
 
 def ceilings(device: torch.device) -> dict[str, float]:
-    """FLOP/s of a large product (bfloat16, on a CPU float32) and bytes/s of a copy (read + write).
+    """FLOP/s of a large matmul (bfloat16, on a CPU float32) and bytes/s of a copy (read + write).
 
     Random data: a GPU multiplies zeros faster, at a higher clock.
     """
-    side, size = _PRODUCT_SIDE[device.type], _COPY_BYTES[device.type]
+    side, size = _MATMUL_SIDE[device.type], _COPY_BYTES[device.type]
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     first, second = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     source = torch.randint(256, (size,), device=device, dtype=torch.uint8)
     target = torch.empty_like(source)
-    product = median_seconds(lambda: first @ second, device, 3, 10)
+    matmul = median_seconds(lambda: first @ second, device, 3, 10)
     copy = median_seconds(lambda: target.copy_(source), device, 3, 10)
-    return {"matmul_flops_per_s": 2 * side**3 / product, "copy_bytes_per_s": 2 * size / copy}
+    return {"matmul_flops_per_s": 2 * side**3 / matmul, "copy_bytes_per_s": 2 * size / copy}
 
 
 def save(

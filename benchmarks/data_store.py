@@ -6,7 +6,7 @@ Makes image and scene files of the released layout in a temporary folder and ope
 processes. The files are in the page cache when they are read: just written, or read before.
 
 The reference is ``json.load`` of both files, as the released code reads them. The peak is that of
-the whole process; the note tells what it held before (its imports), and what the step added of its
+the whole process; the note has what it held before (its imports), and what the step added of its
 own and as mapped files (pages that the kernel may take back).
 """
 

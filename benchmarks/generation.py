@@ -7,9 +7,9 @@
 Weights and prompts are random; the grammar is the tasks' own, except that a scene does not end
 before its tokens are used up. Every sample gets 110 new tokens (recognition) or 259 (rendering), as
 in the measurement of the released code, which asks the whole model again for each token of each
-sample. The ceiling is the time in which the bytes that must be read, or the products that must be
+sample. The ceiling is the time in which the bytes that must be read, or the matmuls that must be
 made, can be: weights once a step, the used part of the cache, and 2 FLOPs for every weight and
-token, over the copy and product rates measured in the same run.
+token, over the copy and matmul rates measured in the same run.
 
 --agreement instead asks a trained model how often other precisions choose the ids of float32.
 """
@@ -30,10 +30,16 @@ from torch.profiler import ProfilerActivity, profile
 
 import kyvo.common.cli
 from kyvo.common.config import load_config
-from kyvo.decoding import GenerationConfig, Generator, load_model, plan_generation
+from kyvo.decoding import (
+    Engine,
+    GenerationConfig,
+    GenerationSettings,
+    load_model,
+    plan_generation,
+)
 from kyvo.decoding.grammar import Automaton, output_automaton
 from kyvo.decoding.quantization import Quantization
-from kyvo.decoding.run import make_generator
+from kyvo.decoding.run import make_engine
 from kyvo.models import KyvoModel, kyvo_model, llama3_2_1b, resolve_dtype
 from kyvo.scenes import SceneCodec, get_schema
 from kyvo.tokens.sequences import get_task
@@ -98,7 +104,7 @@ class Case:
 LEVERS: Sequence[Mapping[str, object]] = (
     {},
     {"name": "layers not compiled", "compiled": False},
-    {"name": "whole head, nothing forced", "constrained": False},
+    {"name": "whole head, no grammar", "constrained": False},
     {"name": "batch", "batch_size": 256},
     {"name": "batch", "batch_size": 1024},
     {"name": "float8 weights and activations", "quantization": "float8"},
@@ -120,11 +126,11 @@ def cases(device: torch.device) -> Iterator[Case]:
             yield dataclasses.replace(base, workload=workload, **lever)  # type: ignore[arg-type]
     if device.type != "cpu":
         for workload in ("instruction following", "question answering"):
-            yield Case(workload, "whole head, nothing forced", 256, constrained=False)
+            yield Case(workload, "whole head, no grammar", 256, constrained=False)
 
 
 class OneIdAWord:
-    """Stands in for a text tokenizer: every word of the schema is one token, as with Llama's."""
+    """A stand-in for a text tokenizer: every word of the schema is one token, as with Llama's."""
 
     size = VOCABULARY.num_text
 
@@ -133,7 +139,7 @@ class OneIdAWord:
         return [1000 + sum(text.encode()) % 1000]
 
     def decode(self, ids: list[int]) -> str:
-        """The ids themselves: they stand for no text."""
+        """The ids themselves, as they are no text."""
         return str(ids)
 
 
@@ -172,12 +178,12 @@ class Bench:
         reference = self._reference(case)
         count = self.samples if case.batch_size > 1 else min(self.samples, ALONE)
         prompts = self._prompts(workload, count)
-        generator = self._generator(case, workload)
+        engine = self._engine(case, prompts)
         longest = sorted(prompts, key=len)[-2 * case.batch_size :]
-        list(generator.generate(longest))  # compiles
+        list(engine.generate(longest))  # compiles
         bench.wait_for(self.device)
         begun = time.perf_counter()
-        found = list(generator.generate(prompts))
+        found = list(engine.generate(prompts))
         bench.wait_for(self.device)
         seconds = time.perf_counter() - begun
         new = sum(len(ids) for _, ids in found) / count
@@ -210,22 +216,23 @@ class Bench:
         """The kernels that take most of the device's time."""
         workload = WORKLOADS[case.workload]
         prompts = self._prompts(workload, 2 * case.batch_size)
-        generator = self._generator(case, workload)
-        list(generator.generate(prompts[: case.batch_size]))
+        engine = self._engine(case, prompts)
+        list(engine.generate(prompts[: case.batch_size]))
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
-            list(generator.generate(prompts))
+            list(engine.generate(prompts))
         return bench.kernel_table(recorded, top)
 
-    def _generator(self, case: Case, workload: Workload) -> Generator:
-        return Generator(
-            self._model(case.precision),
+    def _engine(self, case: Case, prompts: Sequence[np.ndarray]) -> Engine:
+        workload = WORKLOADS[case.workload]
+        settings = GenerationSettings(
             eos=-1,
             max_new_tokens=workload.new_tokens,
-            batch_size=case.batch_size,
             automaton=endless(workload) if case.constrained else None,
             quantization=case.quantization,
             compiled=case.compiled,
         )
+        length = max(map(len, prompts)) + workload.new_tokens
+        return Engine(self._model(case.precision), settings, case.batch_size, length)
 
     def _model(self, precision: str) -> KyvoModel:
         if precision not in self._models:
@@ -233,8 +240,8 @@ class Bench:
             torch.manual_seed(0)
             with self.device:
                 model = self.make_model(vocabulary=VOCABULARY, max_seq_len=1024)
-            model.place(self.device, resolve_dtype(precision)).eval()
-            model.tok_embeddings.freeze_table()
+            model.to(self.device, resolve_dtype(precision)).eval()
+            model.tok_embeddings.materialize_table()
             self._models[precision] = model
         return self._models[precision]
 
@@ -262,16 +269,16 @@ class Bench:
             (body + head) * item * len(prompts) / rows
             + per_token * float((lengths + new / 2).sum())
         )
-        products = 2 * (body + head) * new * len(prompts)
+        matmul_flops = 2 * (body + head) * new * len(prompts)
         prefill = 2 * body * float(lengths.sum())
         copied, multiplied = self.ceilings["copy_bytes_per_s"], self.ceilings["matmul_flops_per_s"]
-        return max(read / copied, products / multiplied) + prefill / multiplied
+        return max(read / copied, matmul_flops / multiplied) + prefill / multiplied
 
 
 VARIANTS: Mapping[str, Mapping[str, str]] = {
     "bfloat16": {"precision": "bf16"},
     "int8 weights": {"quantization": "int8"},
-    "whole head, nothing forced": {"constrained": "false"},
+    "whole head, no grammar": {"constrained": "false"},
 }
 
 
@@ -291,12 +298,12 @@ def agreement(path: Path, overrides: Sequence[str]) -> Iterator[bench.Row]:
 
 
 def _generate(path: Path, overrides: Sequence[str]) -> dict[int, np.ndarray]:
-    # Nothing is written, but a plan looks at what an earlier run has left.
+    # Nothing is written, but a plan reads what an earlier run has left.
     unused = f"output_dir={tempfile.gettempdir()}/agreement"
     plan = plan_generation(load_config(GenerationConfig, path, [*overrides, unused]))
     samples = [plan.dataset[i][1] for i in plan.indices]
     prompts = [sample.tokens[: sample.prompt_length] for sample in samples]
-    return dict(make_generator(plan, load_model(plan)).generate(prompts))
+    return dict(make_engine(plan, load_model(plan)).generate(prompts))
 
 
 def main(argv: Sequence[str]) -> None:

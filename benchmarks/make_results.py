@@ -3,14 +3,16 @@
     python3 benchmarks/make_results.py
     python3 benchmarks/make_results.py --check
 
-Every file is one table: one run of one script on one machine. Nobody edits RESULTS.md by hand;
---check fails where it is not what the files give.
+Every file is one run of one script on one machine; runs of one title on one device share a table.
+Any set of files will do. Nobody edits RESULTS.md by hand; --check fails where it is not what the
+files give.
 """
 
 import argparse
 import ast
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from string import ascii_lowercase
@@ -35,35 +37,84 @@ LOWER_IS_BETTER = frozenset({"s", "ms", "MB", "GB", "GiB", "L2", "levels", "nats
 INTRODUCTION = """\
 # Results
 
-Made by `python3 benchmarks/make_results.py` from the files in `benchmarks/results`; each table is
-one run of one script on one machine. "Times better" is the figure over its reference, and "of the
-ceiling" the figure over the most that the machine could give; of times, memory and errors, where
-less is better, the other way round.
+Made by `python3 benchmarks/make_results.py` from the files in `benchmarks/results`. The best of
+each, by device:
+"""
+EXPLANATION = """\
+"mini" are the small models of the quick start; without it they have the paper's size.
+
+"Times better" is the value over its reference, and "of the ceiling" the value over the most that
+the machine could give; of times, memory and errors, where less is better, the other way round.
 
 ![Times better than the reference, and share of the ceiling](../docs/benchmarks.png)
 """
-HEADER = (
-    "| what | figure | reference | times better | ceiling | of the ceiling |\n"
-    "|---|--:|--:|--:|--:|--:|"
-)
+COLUMNS = ("what", "value", "reference", "times better", "ceiling", "of the ceiling")
 CEILINGS = {
-    "matmul_flops_per_s": ("products of large matrices", "TFLOP/s", 1e12),
+    "matmul_flops_per_s": ("large matmuls", "TFLOP/s", 1e12),
     "copy_bytes_per_s": ("copies", "GB/s", 1e9),
 }
 """The measured ceilings of a machine: name, unit, and what one unit is."""
 
 
 @dataclass(frozen=True)
+class Headline:
+    """One line of the summary: the best row of one script that fits.
+
+    Attributes:
+        name: what the line is called.
+        script: the file's name without its ending.
+        what: a pattern of the row's words, from their beginning.
+        unit: the row's unit.
+    """
+
+    name: str
+    script: str
+    what: str
+    unit: str
+
+
+HEADLINES = (
+    Headline("quick start, from nothing to its report", "quickstart", "all stages", "s"),
+    Headline("quick start: recognition", "quickstart", "recognition, held-out", "Jaccard"),
+    Headline("quick start: rendering", "quickstart", "rendering, held-out", "SSIM"),
+    Headline("training, recognition", "training", "recognition, .*: samples", "samples/s"),
+    Headline("generating scenes", "generation", "recognition, batch", "samples/s"),
+    Headline("generating images", "generation", "rendering, batch", "samples/s"),
+    Headline("encoding images", "vqgan", "encode, ", "images/s"),
+    Headline("decoding images", "vqgan", "decode, ", "images/s"),
+    Headline("ray tracing, 256 x 256", "world", "rendering, 256 x 256", "images/s"),
+    Headline("opening pretokenised data", "data_store", "open from the cache", "s"),
+)
+
+
+@dataclass(frozen=True)
 class Table:
-    """One file of results."""
+    """One file of results: one run."""
 
     title: str
     sentence: str
+    script: str
     command: str
     date: str
     machine: Mapping[str, str]
     ceilings: Mapping[str, float]
     rows: Sequence[Row]
+
+    @property
+    def device(self) -> str:
+        """Name of the processor or GPU."""
+        return self.machine.get("device", "any machine")
+
+    @property
+    def heading(self) -> str:
+        """Such as ``Greedy generation (AMD EPYC)``; runs that share it share a table."""
+        return f"{self.title} ({self.device})"
+
+    @property
+    def size(self) -> str:
+        """Which model was measured, if the command says so."""
+        found = re.search(r"--(?:model|config) (\w+)", self.command)
+        return found[1] if found else ""
 
 
 class Legend:
@@ -101,6 +152,7 @@ def read_table(path: Path) -> Table:
     return Table(
         title.rstrip("."),
         sentence,
+        record["script"],
         record["command"],
         record["date"],
         record["machine"],
@@ -127,7 +179,7 @@ def _first_line(script: str) -> str:
 
 
 def better_by(row: Row, other: float | None) -> float | None:
-    """How many times better the figure is than ``other``; None: there is nothing to divide."""
+    """How many times better the value is than ``other``; None: there is nothing to divide."""
     if not other or not row.value:
         return None
     return other / row.value if row.unit in LOWER_IS_BETTER else row.value / other
@@ -155,26 +207,83 @@ def share(fraction: float | None) -> str:
 
 def page(tables: Sequence[Table]) -> str:
     """The text of RESULTS.md."""
-    return "\n".join([INTRODUCTION, *map(_section, tables)])
+    return "\n".join([INTRODUCTION, _summary(tables), EXPLANATION, *map(_section, _runs(tables))])
 
 
-def _section(table: Table) -> str:
+def _runs(tables: Iterable[Table]) -> list[list[Table]]:
+    """The tables by heading, in the order in which the headings come first."""
+    groups: dict[str, list[Table]] = {}
+    for table in tables:
+        groups.setdefault(table.heading, []).append(table)
+    return list(groups.values())
+
+
+def _summary(tables: Sequence[Table]) -> str:
+    """A line for every headline and a column for every device that some file has a row of."""
+    by_device: dict[str, list[str]] = {}
+    for device in dict.fromkeys(table.device for table in tables):
+        measured = [table for table in tables if table.device == device]
+        cells = [_best(headline, measured) for headline in HEADLINES]
+        if any(cells):
+            by_device[device] = cells
+    names = [headline.name for headline in HEADLINES]
+    lines = [line for line in zip(names, *by_device.values(), strict=True) if any(line[1:])]
+    return _markdown(["best of", *by_device], lines) + "\n"
+
+
+def _best(headline: Headline, tables: Iterable[Table]) -> str:
+    """The best row of a headline: value, model, and times better; empty if there is none."""
+    fitting = [
+        (row, table)
+        for table in tables
+        if Path(table.script).stem == headline.script
+        for row in table.rows
+        if re.match(headline.what, row.what) and row.unit == headline.unit
+    ]
+    if not fitting:
+        return ""
+    best = min if headline.unit in LOWER_IS_BETTER else max
+    row, table = best(fitting, key=lambda pair: pair[0].value)
+    ratio = better_by(row, row.reference)
+    notes = [table.size, f"{times(ratio)} x the reference" if ratio else ""]
+    note = ", ".join(filter(None, notes))
+    return f"{number(row.value)} {row.unit}" + (f" ({note})" if note else "")
+
+
+def _section(runs: Sequence[Table]) -> str:
+    """The table of all runs that share a heading, and how each was made."""
     legend = Legend()
-    lines = [_line(row, legend) for row in table.rows]
-    machine = ", ".join(f"{name} {value}" for name, value in table.machine.items())
+    cells = [_cells(row, legend) for table in runs for row in table.rows]
+    used = [i for i in range(len(COLUMNS)) if any(line[i] for line in cells)]
+    sentences = dict.fromkeys(_capital(table.sentence) for table in runs)
     parts = [
-        f"## {table.title} ({table.machine.get('device', 'any machine')})",
-        _capital(table.sentence),
-        f"{table.date}; {machine}{_ceilings(table.ceilings)}.",
-        f"`{table.command}`" if table.command else "",
-        "\n".join([HEADER, *lines]),
+        f"## {runs[0].heading}",
+        *sentences,
+        "\n".join(map(_run, runs)),
+        _markdown([COLUMNS[i] for i in used], [[line[i] for i in used] for line in cells]),
         str(legend),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _line(row: Row, legend: Legend) -> str:
-    cells = [
+def _run(table: Table) -> str:
+    """When, on what and how one run was made."""
+    machine = ", ".join(f"{name} {value}" for name, value in table.machine.items())
+    command = f"; `{table.command}`" if table.command else ""
+    return f"- {table.date}; {machine}{_ceilings(table.ceilings)}{command}"
+
+
+def _markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table: the first column to the left, the others to the right."""
+    ruler = ["---", *["--:"] * (len(header) - 1)]
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    rows = [f"| {' | '.join(cells)} |" for cells in (header, *escaped)]
+    return "\n".join([rows[0], f"|{'|'.join(ruler)}|", *rows[1:]])
+
+
+def _cells(row: Row, legend: Legend) -> list[str]:
+    """The cells of a row, one for each of ``COLUMNS``."""
+    return [
         row.what + legend.mark(row.note),
         f"{number(row.value)} {row.unit}",
         _beside(row.reference, row.reference_source, legend),
@@ -182,7 +291,6 @@ def _line(row: Row, legend: Legend) -> str:
         _beside(row.ceiling, row.ceiling_source, legend),
         share(better_by(row, row.ceiling)),
     ]
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _beside(value: float | None, source: str, legend: Legend) -> str:
@@ -219,7 +327,7 @@ def plot(tables: Sequence[Table], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingDependencyError("matplotlib", "the plot", "report") from None
-    bars = [bar for index, table in enumerate(tables) for bar in _bars(index, table)]
+    bars = [bar for index, runs in enumerate(_runs(tables)) for bar in _bars(index, runs)]
     figure = Figure(figsize=(11, 1 + 0.19 * len(bars)), layout="constrained")
     ratios, shares = figure.subplots(1, 2, sharey=True)
     ratios.set_xscale("log")
@@ -240,12 +348,11 @@ def plot(tables: Sequence[Table], path: Path) -> None:
         figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
 
-def _bars(index: int, table: Table) -> list[Bar]:
+def _bars(index: int, runs: Sequence[Table]) -> list[Bar]:
     color = PALETTE[index % len(PALETTE)]
-    device = table.machine.get("device", "")
-    rows = [row for row in table.rows if row.reference or row.ceiling]
+    rows = [row for table in runs for row in table.rows if row.reference or row.ceiling]
     bars = [Bar(f"{row.what} [{row.unit}]", color, row) for row in rows]
-    return [Bar(f"{table.title} ({device})", color), *bars] if bars else []
+    return [Bar(runs[0].heading, color), *bars] if bars else []
 
 
 def _draw(
@@ -281,7 +388,7 @@ def _tidy(axes: Any) -> None:
 
 
 def read_tables(folder: Path) -> list[Table]:
-    """All tables of a folder, by file name; those of earlier figures come last.
+    """All tables of a folder, by file name; those of earlier measurements come last.
 
     Raises:
         InputError: there are none, or a file is not one.
@@ -318,7 +425,7 @@ def main(argv: Sequence[str]) -> None:
     with atomic_file(args.page) as temporary:
         temporary.write_text(text)
     plot(tables, args.plot)
-    print(f"{len(tables)} tables in {args.page}, plot in {args.plot}")
+    print(f"{len(tables)} runs in {args.page}, plot in {args.plot}")
 
 
 if __name__ == "__main__":

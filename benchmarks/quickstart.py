@@ -50,12 +50,12 @@ def run(folder: Path, device: torch.device, is_tiny: bool) -> None:
             print(line, end="", flush=True)
             log.write(line)
     if process.returncode:
-        # What went wrong has been printed.
+        # The command has printed its error.
         sys.exit(process.returncode)
 
 
 def rows_of(folder: Path) -> Iterator[Row]:
-    """The figures of a quick start that was run in ``folder``.
+    """The rows of a quick start that was run in ``folder``.
 
     Raises:
         InputError: a file of it is missing.
@@ -77,7 +77,7 @@ def _stages(made: Path) -> Iterator[Row]:
 
 def _training(made: Path) -> Iterator[Row]:
     tokenizer = _log(made / "vqgan/metrics.jsonl")
-    yield Row("image tokenizer, held-out pictures", _last(tokenizer, "val_psnr"), "dB PSNR")
+    yield Row("image tokenizer, held-out images", _last(tokenizer, "val_psnr"), "dB PSNR")
     used = 100 * _last(tokenizer, "val_codebook_usage")
     yield Row("image tokenizer, codes in use", used, "%")
     model = _log(made / "checkpoints/kyvo/metrics.jsonl")

@@ -31,15 +31,15 @@ def decode_srgb(levels: np.ndarray) -> np.ndarray:
 
 
 def psnr(first_HW3: np.ndarray, second_HW3: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures, dB."""
+    """Peak signal-to-noise ratio of two uint8 images, dB."""
     error = np.mean((first_HW3.astype(float) - second_HW3) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-12)))
 
 
-def likeness(what: str, pictures: np.ndarray, others: np.ndarray) -> Iterator[Row]:
-    """Mean and least PSNR, and mean SSIM, of pairs of uint8 pictures."""
-    note = "{} scenes, {} x {}".format(*pictures.shape)
-    pairs = list(zip(pictures, others, strict=True))
+def likeness(what: str, images: np.ndarray, others: np.ndarray) -> Iterator[Row]:
+    """Mean and lowest PSNR, and mean SSIM, of pairs of uint8 images."""
+    note = "{} scenes, {} x {}".format(*images.shape)
+    pairs = list(zip(images, others, strict=True))
     decibels = [psnr(*pair) for pair in pairs]
     similarity = np.mean([structural_similarity(*pair, channel_axis=-1) for pair in pairs])
     yield Row(f"{what}, mean", float(np.mean(decibels)), "dB PSNR", note=note)
@@ -56,7 +56,7 @@ def side_by_side(traced: np.ndarray, path_traced: np.ndarray) -> Image.Image:
 
 
 def compare(args: argparse.Namespace) -> Iterator[Row]:
-    """Render, write the PNG, and yield the figures."""
+    """Render, write the PNG, and yield the rows."""
     size = (args.size, args.size)
     options = SceneOptions(height=args.size, width=args.size)
     scenes = [sample_scene(index, args.split, 0, options) for index in range(args.scenes)]
@@ -70,15 +70,15 @@ def compare(args: argparse.Namespace) -> Iterator[Row]:
     if args.noise:
         again = render_with_mitsuba(scenes, *size, args.mitsuba_samples, seed=1)
         yield from likeness("Mitsuba and Mitsuba with another seed", path_traced, again)
-    yield Row("a picture by Mitsuba", mitsuba_seconds, "s")
-    yield Row("a picture by the tracer", tracer_seconds, "s", mitsuba_seconds, "Mitsuba")
+    yield Row("an image by Mitsuba", mitsuba_seconds, "s")
+    yield Row("an image by the tracer", tracer_seconds, "s", mitsuba_seconds, "Mitsuba")
     gain = float(decode_srgb(traced).mean() / decode_srgb(path_traced).mean())
     what, note = "exposure that gives both the same mean light", f"EXPOSURE is {EXPOSURE}"
     yield Row(what, EXPOSURE * gain, "factor", note=note)
     if args.output:
         with atomic_file(args.output) as temporary:
-            picture = side_by_side(traced[: args.shown], path_traced[: args.shown])
-            picture.save(temporary, "PNG", optimize=True)
+            image = side_by_side(traced[: args.shown], path_traced[: args.shown])
+            image.save(temporary, "PNG", optimize=True)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -88,13 +88,13 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--scenes", type=int, default=20, help="how many to compare")
     parser.add_argument("--split", default="test", help="the scenes' split")
-    parser.add_argument("--size", type=int, default=112, help="side of the pictures, pixels")
+    parser.add_argument("--size", type=int, default=112, help="side of the images, pixels")
     parser.add_argument("--tracer-samples", type=int, default=16, help="rays a pixel")
     parser.add_argument("--mitsuba-samples", type=int, default=400, help="paths a pixel")
     parser.add_argument("--noise", action="store_true", help="compare Mitsuba with itself, too")
     parser.add_argument("--shown", type=int, default=4, help="scenes in the PNG")
     parser.add_argument("--output", type=Path, help="PNG for the side-by-side")
-    parser.add_argument("--json", type=Path, help="JSON file for the figures")
+    parser.add_argument("--json", type=Path, help="JSON file for the rows")
     args = parser.parse_args(argv)
     rows = list(compare(args))
     bench.save(args.json, "benchmarks/renderers.py", argv, torch.device("cpu"), {}, rows)

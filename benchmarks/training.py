@@ -1,4 +1,4 @@
-"""Speed, memory and loss curves of training, lever by lever, beside the reference's step.
+"""Training: speed, memory and loss curves, lever by lever, beside the reference's step.
 
     python3 benchmarks/training.py --device cuda --model llama3_2_1b --output training.json
 
@@ -60,7 +60,7 @@ FORMULA = (
     "FLOPs of a step: 6 x matrix parameters of the layers x real tokens, of the last layer's "
     "feed-forward block and of the head x labelled positions alone, + 6 x layers x width x tokens "
     "of a sequence x real tokens (causal attention); the same for every case, whatever it computes "
-    "besides. MFU: that over the seconds, over the measured ceiling of a bfloat16 product (on a "
+    "besides. MFU: that over the seconds, over the measured ceiling of a bfloat16 matmul (on a "
     "CPU float32)."
 )
 WARMUP_STEPS = 5
@@ -159,7 +159,7 @@ MODELS = {
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of one case; rates are medians over the rounds.
+    """Measurements of one case; rates are medians over the rounds.
 
     Attributes:
         samples, tokens: a second; tokens are real ones.
@@ -267,7 +267,7 @@ class Bench:
             model: KyvoModel = self.model.component.build(vocabulary=self.vocabulary)
             codebook = model.tok_embeddings.vqgan_codebook.weight
             model.tok_embeddings.set_codebook(torch.randn_like(codebook))
-        return model.place(self.device, dtype)
+        return model.to(self.device, dtype)
 
     def measure(self, case: Case, workload: Workload, steps: int, rounds: int) -> Measured:
         """Rates of ``rounds`` times ``steps`` steps after a warm-up."""
@@ -348,14 +348,14 @@ def flops_of(model: KyvoModel, batch: Batch) -> float:
 
 
 def is_possible(changes: Mapping[str, Any], device: torch.device) -> bool:
-    """Whether the device can do it: float8 products need a GPU."""
+    """Whether the device can do it: float8 matmuls need a GPU."""
     return device.type == "cuda" or not changes.get("float8")
 
 
 def rows_of(
     name: str, found: Measured, reference: Measured | None, measured: Mapping[str, float]
 ) -> list[Row]:
-    """The figures of a case beside the reference's."""
+    """The rows of a case beside the reference's."""
     compared = (None, "") if reference is None else (reference.samples, "the reference's step")
     beside = (None, "") if reference is None else (reference.tokens, "the reference's step")
     peak = None if reference is None else reference.memory / 2**30
@@ -368,7 +368,7 @@ def rows_of(
             found.flops / 1e12,
             "TFLOP/s",
             ceiling=ceiling / 1e12,
-            ceiling_source="the matrix product's (MFU)",
+            ceiling_source="a large matmul's (MFU)",
         ),
         Row(f"{name}: peak memory", found.memory / 2**30, "GiB", peak, "the reference's step"),
         Row(f"{name}: host's time in loading", 100 * found.loading, "%"),

@@ -11,18 +11,31 @@ Shapes: B samples, L positions, D width, V ids.
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchtune.modules import MultiHeadAttention
 
 from kyvo.data.batches import Batch
 from kyvo.models import KyvoModel
+from kyvo.models.kv_cache import LayerCache
+from kyvo.models.llama import Attention, causal_attention
 from kyvo.tokens.sequences import IGNORED_LABEL
 from kyvo.tokens.vocabulary import Vocabulary
 
 
+class TorchtunesAttention(Attention):
+    """Attention as torchtune has it: three matmuls, keys and values copied to all query heads."""
+
+    def forward(self, x_BLD: Tensor, cache: LayerCache | None = None) -> Tensor:
+        """What each position gathers (B, L, D) from itself and those before it."""
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (part(x_BLD).unflatten(-1, (-1, self.head_dim)) for part in projections)
+        q, k, group = self.rope(q), self.rope(k), self.num_heads // self.num_kv_heads
+        k, v = (part.repeat_interleave(group, dim=2) for part in (k, v))
+        return self.output_proj(causal_attention(q, k, v).flatten(2))
+
+
 def use_torchtunes_attention(model: KyvoModel) -> None:
-    """torchtune's own forward pass over the same weights."""
-    for layer in model.layers:
-        layer.attn.__class__ = MultiHeadAttention
+    """torchtune's forward pass of attention over the same weights."""
+    for block in model.blocks:
+        block.attn.__class__ = TorchtunesAttention
 
 
 def masked_embedding(embedding: nn.Module, vocabulary: Vocabulary, ids_BL: Tensor) -> Tensor:

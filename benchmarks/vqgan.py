@@ -1,12 +1,12 @@
-r"""Pictures to codes and back: images a second of the image tokenizer, beside the released way.
+r"""Images to codes and back: images a second of the image tokenizer, beside the released way.
 
     python3 benchmarks/vqgan.py --device cuda --output benchmarks/results/vqgan-h200.json
     python3 benchmarks/vqgan.py --device cpu --config mini \
         --output benchmarks/results/vqgan-cpu.json
 
-Weights are random, pictures are of the project's own world. "On the device" times what the codec
-calls for every batch, with its tensors there; "through the codec" takes uint8 pictures and codes
-from the host and brings them back. The released way is the plain module in float32, one picture at
+Weights are random, images are of the project's own world. "On the device" times what the codec
+calls for every batch, with its tensors there; "through the codec" takes uint8 images and codes
+from the host and brings them back. The released way is the plain module in float32, one image at
 a time, from and to the host. Float32 convolutions take TF32 on a GPU, as torch does by itself.
 
 Shape legend: B batch, C channels, H and W pixels, h and w codes, D width of a code vector.
@@ -30,14 +30,14 @@ from kyvo.images.preprocessing import to_model_range, to_uint8
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.world import SceneOptions, render, sample_scene
 
-DIFFERENT_PICTURES = 8
+DIFFERENT_IMAGES = 8
 REFERENCE = "the released way: float32, one at a time"
-CEILING = "its products at the measured rate of a large product"
+CEILING = "its matmuls at the measured rate of a large one"
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A VQGAN, the batch sizes of the table, and those of which the best is told."""
+    """A VQGAN, the batch sizes of the table, and those of which the best is reported."""
 
     config: VQGANConfig
     shown: tuple[int, ...]
@@ -105,13 +105,13 @@ class Bench:
         self.device = device
         self.repeats = repeats
         self.model = VQGAN(subject.config).eval().requires_grad_(False).to(device)
-        self.pictures_NHWC = world_pictures(subject.config.resolution)
-        self.codes_Nhw = ImageCodec(self.model, device).encode(self.pictures_NHWC)
+        self.images_NHWC = world_images(subject.config.resolution)
+        self.codes_Nhw = ImageCodec(self.model, device).encode(self.images_NHWC)
         self.ceilings = bench.ceilings(device)
 
     def rows(self) -> Iterator[Row]:
         """Encoding, decoding, and what faster arithmetic changes."""
-        yield from self._direction("encode", self.pictures_NHWC)
+        yield from self._direction("encode", self.images_NHWC)
         yield from self._direction("decode", self.codes_Nhw)
         yield from self._differences()
 
@@ -119,10 +119,10 @@ class Bench:
         flops, rate = self._reference(direction, inputs)
         limit = self.ceilings["matmul_flops_per_s"] / flops
         released = Row(f"{direction}, {REFERENCE}", rate, "images/s")
-        yield Row(f"{direction}, products of a picture", flops / 1e9, "GFLOP")
+        yield Row(f"{direction}, matmuls of an image", flops / 1e9, "GFLOP")
         yield dataclasses.replace(released, ceiling=limit, ceiling_source=CEILING)
         for way in self.ways:
-            # A CPU's ceiling is a float32 product, which bf16 may exceed.
+            # A CPU's ceiling is a float32 matmul, which bf16 may exceed.
             has_ceiling = self.device.type == "cuda" or way.precision == "fp32"
             for row in self._way(direction, way, inputs):
                 yield dataclasses.replace(
@@ -135,15 +135,15 @@ class Bench:
 
     @torch.inference_mode()
     def _reference(self, direction: str, inputs: np.ndarray) -> tuple[float, float]:
-        """FLOP of the products of one picture, and pictures a second the released way."""
+        """FLOP of the matmuls of one image, and images a second the released way."""
         step = self._plain_encode if direction == "encode" else self._plain_decode
         with FlopCounterMode(display=False) as counter:
             step(inputs[:1])
         seconds = self._seconds(lambda: [step(inputs[i : i + 1]) for i in range(len(inputs))])
         return counter.get_total_flops(), len(inputs) / seconds
 
-    def _plain_encode(self, picture_1HWC: np.ndarray) -> np.ndarray:
-        return self.model.encode(to_model_range(picture_1HWC).to(self.device)).cpu().numpy()
+    def _plain_encode(self, image_1HWC: np.ndarray) -> np.ndarray:
+        return self.model.encode(to_model_range(image_1HWC).to(self.device)).cpu().numpy()
 
     def _plain_decode(self, codes_1hw: np.ndarray) -> np.ndarray:
         image_1CHW = self.model.decode(torch.from_numpy(codes_1hw).to(self.device))
@@ -166,7 +166,7 @@ class Bench:
 
     @torch.inference_mode()
     def _on_device(self, direction: str, way: Way, inputs: np.ndarray, size: int) -> float:
-        """Pictures a second of batches that lie on the device."""
+        """Images a second of batches that are on the device."""
         codec = self._codec(way, size)
         batch = torch.from_numpy(repeated(inputs, size)).to(self.device)
         step = _device_step(codec, direction, self.model.codebook)
@@ -178,14 +178,14 @@ class Bench:
         return ImageCodec(self.model, self.device, size, way.precision, way.compiled)
 
     def _differences(self) -> Iterator[Row]:
-        exact, fast = (self._codec(way, DIFFERENT_PICTURES) for way in (WAYS[0], self.ways[-1]))
-        same = exact.encode(self.pictures_NHWC) == fast.encode(self.pictures_NHWC)
+        exact, fast = (self._codec(way, DIFFERENT_IMAGES) for way in (WAYS[0], self.ways[-1]))
+        same = exact.encode(self.images_NHWC) == fast.encode(self.images_NHWC)
         first, second = (codec.decode(self.codes_Nhw).astype(float) for codec in (exact, fast))
-        note = f"{self.ways[-1].name} beside float32, {len(same)} pictures, random weights"
+        note = f"{self.ways[-1].name} beside float32, {len(same)} images, random weights"
         yield Row("equal codes", float(same.mean()), "share", note=note)
-        yield Row("pictures of equal codes, PSNR", psnr(first, second), "dB", note=note)
+        yield Row("images of equal codes, PSNR", psnr(first, second), "dB", note=note)
         largest = float(np.abs(first - second).max())
-        yield Row("pictures of equal codes, largest difference", largest, "levels", note=note)
+        yield Row("images of equal codes, largest difference", largest, "levels", note=note)
 
     def _seconds(self, function: Callable[[], object]) -> float:
         return bench.median_seconds(function, self.device, 2, self.repeats)
@@ -200,10 +200,10 @@ def _device_step(
     return lambda codes_Bhw: codec._decode_batch(codebook_KD[codes_Bhw].permute(0, 3, 1, 2))
 
 
-def world_pictures(side: int) -> np.ndarray:
-    """A few pictures of the project's world, uint8 (N, H, W, 3)."""
+def world_images(side: int) -> np.ndarray:
+    """A few images of the project's world, uint8 (N, H, W, 3)."""
     options = SceneOptions(height=side, width=side)
-    scenes = [sample_scene(index, "test", 0, options) for index in range(DIFFERENT_PICTURES)]
+    scenes = [sample_scene(index, "test", 0, options) for index in range(DIFFERENT_IMAGES)]
     return render(scenes, side, side, samples_per_pixel=1)
 
 
@@ -213,7 +213,7 @@ def repeated(items: np.ndarray, count: int) -> np.ndarray:
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of pictures with levels 0 to 255, dB; at most 100."""
+    """Peak signal-to-noise ratio of images with levels 0 to 255, dB; at most 100."""
     error = np.mean((first - second) ** 2)
     return float(10 * np.log10(255**2 / max(error, 255**2 * 1e-10)))
 

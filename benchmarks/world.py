@@ -1,10 +1,10 @@
-r"""Making worlds: pictures a second of the ray tracer, of PNG files, and of items on disk.
+r"""Making worlds: images a second of the ray tracer, of PNG files, and of items on disk.
 
     python3 benchmarks/world.py --device cuda --count 4096 --items 4000 --workers 16 \
         --output benchmarks/results/world-h200.json
     python3 benchmarks/world.py --device cpu --output benchmarks/results/world-cpu.json
 
-Scenes hold 3 to 10 objects. Rendering is timed from scene dicts to uint8 pictures on the host.
+Scenes hold 3 to 10 objects. Rendering is timed from scenes to uint8 images on the host.
 Operations are counted by arithmetic: one for every number that a sum, a product, a comparison or a
 function of the tracer gives. Each is a kernel of its own, so the datasheet's float32 rate is far
 away.
@@ -45,15 +45,15 @@ REDUCTIONS = frozenset({"amax", "amin", "max", "min", "sum"})
 """Those of which the numbers that go in count."""
 
 COUNTED_SCENES = 16
-"""Scenes in which work is counted, and whose pictures are encoded."""
+"""Scenes in which work is counted, and whose images are encoded."""
 CPU = torch.device("cpu")
 
 Scene = ClevrScene
 
 
 @dataclass(frozen=True)
-class Picture:
-    """How pictures are drawn, and which part of the scenes is drawn so: large ones take longer."""
+class RenderSettings:
+    """How images are rendered, and of how many scenes: large ones take longer."""
 
     side: int
     samples_per_pixel: int
@@ -65,7 +65,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Work:
-    """What one picture takes on average: rays of each kind, and operations of the tracer."""
+    """What one image takes on average: rays of each kind, and operations of the tracer."""
 
     rays: Mapping[str, float]
     operations: float
@@ -90,7 +90,7 @@ class OperationCounter(TorchDispatchMode):
         return result
 
 
-def count_work(scenes: Sequence[Scene], picture: Picture) -> Work:
+def count_work(scenes: Sequence[Scene], settings: RenderSettings) -> Work:
     """Count rays and operations while the scenes are drawn on the CPU."""
     rays: Counter[str] = Counter()
     find_lit = tracer.visible_lights
@@ -102,13 +102,13 @@ def count_work(scenes: Sequence[Scene], picture: Picture) -> Work:
         return find_lit(primitives, traced, surface, light)
 
     with patch.object(tracer, "visible_lights", counting), OperationCounter() as counter:
-        render(scenes, picture.side, picture.side, picture.samples_per_pixel)
+        render(scenes, settings.side, settings.side, settings.samples_per_pixel)
     shares = {kind: count / len(scenes) for kind, count in rays.items()}
     return Work(shares, counter.operations / len(scenes))
 
 
-PICTURES = (Picture(64, 2), Picture(256, 4, part=8))
-TASK_PICTURE = Picture(32, 1)
+SETTINGS = (RenderSettings(64, 2), RenderSettings(256, 4, part=8))
+TASK_SETTINGS = RenderSettings(32, 1)
 
 
 class Bench:
@@ -119,40 +119,40 @@ class Bench:
         self.count = count
         self.repeats = repeats
 
-    def rows(self, pictures: Sequence[Picture]) -> Iterator[Row]:
-        """What one process does: draws scenes, renders them, encodes the pictures."""
+    def rows(self, sizes: Sequence[RenderSettings]) -> Iterator[Row]:
+        """What one process does: draws scenes, renders them, encodes the images."""
         yield self._sampling()
-        for picture in pictures:
-            scenes = random_scenes(max(1, self.count // picture.part), picture)
-            yield from self._rendering(scenes, picture)
-            yield self._encoding(scenes, picture)
+        for settings in sizes:
+            scenes = random_scenes(max(1, self.count // settings.part), settings)
+            yield from self._rendering(scenes, settings)
+            yield self._encoding(scenes, settings)
 
     def _sampling(self) -> Row:
         with one_thread():
-            seconds = self._seconds(lambda: random_scenes(self.count, TASK_PICTURE), CPU)
+            seconds = self._seconds(lambda: random_scenes(self.count, TASK_SETTINGS), CPU)
         return Row("random scenes, a core", self.count / seconds, "scenes/s")
 
-    def _rendering(self, scenes: Sequence[Scene], picture: Picture) -> Iterator[Row]:
-        size = (picture.side, picture.side, picture.samples_per_pixel)
+    def _rendering(self, scenes: Sequence[Scene], settings: RenderSettings) -> Iterator[Row]:
+        size = (settings.side, settings.side, settings.samples_per_pixel)
         seconds = self._seconds(lambda: render(scenes, *size, self.device), self.device)
-        work = count_work(scenes[:COUNTED_SCENES], picture)
+        work = count_work(scenes[:COUNTED_SCENES], settings)
         peak = float32_peak(self.device)
         yield Row(
-            f"rendering, {picture}",
+            f"rendering, {settings}",
             len(scenes) / seconds,
             "images/s",
             ceiling=peak / work.operations if peak else None,
             ceiling_source="float32 rate of the datasheet" if peak else "",
         )
         for kind, count in work.rays.items():
-            yield Row(f"{kind} rays of a picture of {picture}", count, "rays")
+            yield Row(f"{kind} rays of an image of {settings}", count, "rays")
         per_ray = work.operations / sum(work.rays.values())
-        yield Row(f"operations of a ray of any kind, {picture}", per_ray, "FLOP")
+        yield Row(f"operations of a ray of any kind, {settings}", per_ray, "FLOP")
 
-    def _encoding(self, scenes: Sequence[Scene], picture: Picture) -> Row:
-        drawn = render(scenes[:COUNTED_SCENES], picture.side, picture.side)
+    def _encoding(self, scenes: Sequence[Scene], settings: RenderSettings) -> Row:
+        drawn = render(scenes[:COUNTED_SCENES], settings.side, settings.side)
         seconds = self._seconds(lambda: encode(drawn), CPU)
-        what = f"PNG encoding, {picture.side} x {picture.side}, a core"
+        what = f"PNG encoding, {settings.side} x {settings.side}, a core"
         return Row(what, len(drawn) / seconds, "images/s")
 
     def _seconds(self, function: Callable[[], object], device: torch.device) -> float:
@@ -170,9 +170,9 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def random_scenes(count: int, picture: Picture) -> list[Scene]:
+def random_scenes(count: int, settings: RenderSettings) -> list[Scene]:
     """CLEVR's own scenes, as many as asked for."""
-    options = SceneOptions(height=picture.side, width=picture.side)
+    options = SceneOptions(height=settings.side, width=settings.side)
     return [sample_scene(index, "test", 0, options) for index in range(count)]
 
 
@@ -182,27 +182,29 @@ def float32_peak(device: torch.device) -> float | None:
     return DATASHEET_FLOAT32.get(torch.cuda.get_device_name(device)) if is_gpu else None
 
 
-def writing(task: str, picture: Picture, items: int, device: torch.device, workers: int) -> Row:
+def writing(
+    task: str, settings: RenderSettings, items: int, device: torch.device, workers: int
+) -> Row:
     """Items a second of ``make_world``, files included."""
-    scenes = scene_options(task, height=picture.side, width=picture.side)
-    options = WorldOptions(scenes, picture.samples_per_pixel, task=task)
-    splits = {"train": max(1, items // picture.part)}
+    scenes = scene_options(task, height=settings.side, width=settings.side)
+    options = WorldOptions(scenes, settings.samples_per_pixel, task=task)
+    splits = {"train": max(1, items // settings.part)}
     with tempfile.TemporaryDirectory() as folder:
         done = write_world(Path(folder), splits, options, str(device), workers)
     return Row(
-        f"make_world, {task}, {picture}, {workers} workers",
+        f"make_world, {task}, {settings}, {workers} workers",
         done.num_made / done.seconds,
         "items/s",
         note=f"{done.num_made} items, files and the start of the workers included",
     )
 
 
-def encode(pictures_NHW3: np.ndarray) -> int:
-    """The bytes of all pictures as PNG files, made as ``make_world`` makes them."""
+def encode(images_NHW3: np.ndarray) -> int:
+    """The bytes of all images as PNG files, made as ``make_world`` makes them."""
     size = 0
-    for picture in pictures_NHW3:
+    for image in images_NHW3:
         stream = io.BytesIO()
-        Image.fromarray(picture).save(stream, "PNG", compress_level=PNG_COMPRESSION)
+        Image.fromarray(image).save(stream, "PNG", compress_level=PNG_COMPRESSION)
         size += len(stream.getvalue())
     return size
 
@@ -216,15 +218,15 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--repeats", type=int, default=5, help="timings, of which the median counts"
     )
-    parser.add_argument("--sides", type=int, nargs="+", help="only pictures of these sides")
+    parser.add_argument("--sides", type=int, nargs="+", help="only images of these sides")
     args = parser.parse_args(argv)
     if min(args.count, args.items, args.repeats) < 1:
         raise InputError("--count, --items and --repeats: expected 1 or more.")
     device = bench.device_of(args)
-    pictures = [picture for picture in PICTURES if picture.side in (args.sides or [picture.side])]
-    worlds = [("scenes", picture) for picture in pictures] + [(t, TASK_PICTURE) for t in TASKS]
+    sizes = [settings for settings in SETTINGS if settings.side in (args.sides or [settings.side])]
+    worlds = [("scenes", settings) for settings in sizes] + [(t, TASK_SETTINGS) for t in TASKS]
     rows = chain(
-        Bench(device, args.count, args.repeats).rows(pictures),
+        Bench(device, args.count, args.repeats).rows(sizes),
         (writing(*world, args.items, device, args.workers) for world in worlds),
     )
     bench.save(args.output, "benchmarks/world.py", argv, device, bench.ceilings(device), rows)

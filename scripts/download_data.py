@@ -48,8 +48,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         help="files fetched or checked at a time, 1 to 32",
     )
     mode = parser.add_mutually_exclusive_group().add_argument
-    mode("--dry_run", action="store_true", help="print files and sizes, fetch nothing")
-    mode("--verify_only", action="store_true", help="check what is there, fetch nothing")
+    mode("--dry-run", action="store_true", help="print files and sizes, fetch nothing")
+    mode("--verify-only", action="store_true", help="check what is there, fetch nothing")
     return parser.parse_args(argv)
 
 

@@ -20,10 +20,15 @@ from kyvo.common.files import atomic_file, folder_lock
 from kyvo.data.batches import Batch, LossWeighting, length_buckets, make_loader
 from kyvo.data.dataset import KyvoDataset
 from kyvo.models import (
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    Files,
     load_released_state,
     released_state_dict,
     save_checkpoint,
 )
+from kyvo.models.description import description_files
 from kyvo.training import (
     LossSums,
     MetricsLog,
@@ -36,6 +41,7 @@ from kyvo.training import (
     autocast,
     build_model,
     build_optimizer,
+    describe_run,
     find_interrupted,
     fingerprint,
     language_loss,
@@ -75,6 +81,7 @@ class FullFinetuneRecipeSingleDevice3D:
             if config.lr_scheduler
             else None
         )
+        self.description_files = description_files(describe_run(config, self.dataset))
         self.fingerprint = fingerprint(config, len(self.dataset))
         self.meter = StepMeter(self.total_steps, self.step)
         self.grad_check = NonFiniteGradCheck()
@@ -195,11 +202,13 @@ class FullFinetuneRecipeSingleDevice3D:
             "optimizer": values,
             "meter": self.meter.sums(),
         }
-        weights = released_state_dict(self.model)
-        tensors |= random_state()
-        save_checkpoint(
-            self.config.output_dir, self.step, weights, tensors, state, self.config.keep_checkpoints
-        )
+        files: Files = {
+            MODEL: released_state_dict(self.model),
+            OPTIMIZER: tensors | random_state(),
+            STATE: state,
+            **self.description_files,
+        }
+        save_checkpoint(self.config.output_dir, self.step, files, self.config.keep_checkpoints)
 
     def _resume(self) -> None:
         config = self.config

@@ -1,4 +1,4 @@
-"""Write a report of a run: pictures, plots and tables in one HTML file that needs nothing else."""
+"""Write a report of a run: images, plots and tables in one HTML file that needs nothing else."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from kyvo.world.clevr.rendering import render_json
 
 
 def main(argv: Sequence[str]) -> None:
+    """Parse, write, print where."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

@@ -2,7 +2,7 @@
 
     python3 scripts/validate.py CONFIG [CONFIG ...] [key=value ...]
 
-Files, keys, ids, shapes, codebook, vocabulary, disk and GPU memory: all problems are told at once.
+Files, keys, ids, shapes, codebook, vocabulary, disk, GPU memory: all problems are reported at once.
 Training and generation make the same checks as they start.
 """
 

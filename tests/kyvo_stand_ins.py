@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import kyvo.common.cli
+from kyvo.decoding import Engine, GenerationSettings
 from kyvo.models import KyvoModel, kyvo_model
 from kyvo.scenes import SceneCodec, get_schema
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
@@ -82,6 +83,32 @@ def tiny_model(seed: int = 0, **choices: Any) -> KyvoModel:
     model = kyvo_model(vocabulary=get_vocabulary("mini"), **sizes)
     model.tok_embeddings.set_codebook(torch.from_numpy(MINI_CODEBOOK))
     return model.eval()
+
+
+def make_engine(
+    model: KyvoModel, prompts: Sequence[np.ndarray], batch_size: int, **settings: Any
+) -> Engine:
+    """An engine that is as large as the prompts need."""
+    chosen = GenerationSettings(**settings)
+    longest = max(map(len, prompts), default=0)
+    return Engine(
+        model, chosen, min(batch_size, len(prompts)) or 1, longest + chosen.max_new_tokens
+    )
+
+
+def generate(
+    model: KyvoModel,
+    prompts: Sequence[np.ndarray],
+    eos: int,
+    max_new_tokens: int,
+    batch_size: int = 32,
+    indices: Sequence[int] | None = None,
+    **settings: Any,
+) -> dict[int, list[int]]:
+    """Generated ids by the prompt's position."""
+    settings |= {"eos": eos, "max_new_tokens": max_new_tokens}
+    engine = make_engine(model, prompts, batch_size, **settings)
+    return {place: ids.tolist() for place, ids in engine.generate(prompts, indices)}
 
 
 def tiny_model_yaml(**choices: Any) -> str:

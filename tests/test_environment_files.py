@@ -1,4 +1,4 @@
-"""The conda files: what conda and, in its name, pip would read."""
+"""The files about the project: conda's and pip's, hooks, hosted CI, the mark of a typed package."""
 
 import tomllib
 from pathlib import Path
@@ -41,3 +41,21 @@ def test_submodules_are_recorded_and_needed_by_nothing() -> None:
     modules = (ROOT / ".gitmodules").read_text()
     for name, owner in (("torchtune", "pytorch"), ("taming-transformers", "CompVis")):
         assert f"path = {name}\n\turl = https://github.com/{owner}/{name}.git" in modules
+
+
+def test_hosted_ci_and_hooks_call_what_is_called_by_hand() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    steps = workflow["jobs"]["test"]["steps"]
+    assert steps[-1] == {"run": "bash .ci/run"}
+    versions = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    assert all(version in SpecifierSet(PROJECT["requires-python"]) for version in versions)
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert local["repo"] == "local"
+    entries = [hook["entry"].split()[0] for hook in local["hooks"]]
+    assert entries == [".venv/bin/ruff", ".venv/bin/ruff", ".venv/bin/mypy", "make"]
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert (ROOT / "kyvo/py.typed").is_file()
+    assert "py.typed" in settings["package-data"]["kyvo"]

@@ -67,7 +67,7 @@ def test_good_configs_of_every_kind(root: Path, capsys: pytest.CaptureFixture[st
     assert {p for p in root.rglob("*") if ".kyvo-cache" not in p.parts} <= set(before)
 
 
-def test_problems_of_all_configs_are_told(
+def test_problems_of_all_configs_are_reported(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (root / "vqgan.yaml").write_text("output: x\nname: v\nmodel: {}\nquantiser: 1\n")

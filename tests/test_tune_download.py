@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from fake_hub import serve
 
 LLAMA = {
@@ -19,6 +20,7 @@ LLAMA = {
 COMMANDS = (Path(__file__).parent / "released/commands.txt").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_llama_arrives_and_moves_as_the_readme_says(tmp_path: Path) -> None:
     """Its commands for both models, word for word."""
     downloads = [line for line in COMMANDS if line.startswith("tune download ")]

@@ -1,4 +1,4 @@
-"""Make a world of ships in a harbour seen from above: pictures and scenes, as own data could be.
+"""Make a world of ships in a harbour seen from above: images and scenes, as your own data could be.
 
 python3 docs/own-scenes/make_harbour.py --output FOLDER --splits train:5000 test:100
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-SIDE, METRES = 64, 1000  # the picture's side in pixels, and what it shows
+SIDE, METRES = 64, 1000  # the image's side in pixels, and what it shows
 COLORS = {"red": (214, 60, 50), "green": (60, 150, 70), "yellow": (240, 200, 60)}
 # Half width of the hull as a share of its length, and where its bow begins to narrow.
 HULLS = {"ferry": (0.3, 0.45), "tanker": (0.15, 0.35), "yacht": (0.22, -0.5)}
@@ -50,16 +50,16 @@ def make_ships(source: random.Random) -> list[dict[str, Any]]:
 
 
 def write(folder: Path, name: str, ships: list[dict[str, Any]]) -> None:
-    """The picture and the scene of one harbour."""
+    """The image and the scene of one harbour."""
     for kind in ("images", "scenes"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     scene = {"image_filename": f"{name}.png", "objects": ships}
     (folder / "scenes" / f"{name}.json").write_text(json.dumps(scene, indent=1) + "\n")
-    picture = Image.new("RGB", (SIDE, SIDE), (40, 90, 140))
-    draw = ImageDraw.Draw(picture)
+    image = Image.new("RGB", (SIDE, SIDE), (40, 90, 140))
+    draw = ImageDraw.Draw(image)
     for ship in ships:
         draw.polygon(outline(ship), fill=COLORS[ship["flag_color"]])
-    picture.save(folder / "images" / f"{name}.png", optimize=True)
+    image.save(folder / "images" / f"{name}.png", optimize=True)
 
 
 def outline(ship: dict[str, Any]) -> list[tuple[float, float]]:

@@ -175,8 +175,8 @@ def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        (kind,) = (a for a in args if a is not type(None))
-        return _convert(value, kind, where, problems)
+        kinds = [a for a in args if a is not type(None)]
+        return _convert(value, _nearest_kind(value, kinds), where, problems)
     if origin is Literal:
         if value not in args:
             problems.append(f"{where}: {value!r}; {suggest(str(value), [str(a) for a in args])}")
@@ -188,11 +188,18 @@ def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
             return tuple(
                 _convert(v, k, f"{where}[{i}]", problems) for i, (v, k) in enumerate(pairs)
             )
-    if origin is dict and isinstance(value, Mapping):
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
         return {k: _convert(v, args[1], f"{where}.{k}", problems) for k, v in value.items()}
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(cast(type, kind), value, where, problems)
     return _convert_plain(value, kind, where, problems)
+
+
+def _nearest_kind(value: Any, kinds: Sequence[Any]) -> Any:
+    """The one of several dataclasses that has most of the keys of ``value``."""
+    if len(kinds) == 1 or not isinstance(value, Mapping):
+        return kinds[0]
+    return max(kinds, key=lambda cls: len(value.keys() & {f.name for f in dataclasses.fields(cls)}))
 
 
 def _convert_plain(value: Any, kind: Any, where: str, problems: list[str]) -> Any:

@@ -64,6 +64,12 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
         self._drawn = random.integers(len(self.builders), size=len(self))
 
     @property
+    def codes_per_image(self) -> int:
+        """Image codes of every image; 0 where no task has one."""
+        images = [store for segment, store in self.stores.items() if segment.modality == "image"]
+        return int(images[0].lengths[0]) if images else 0
+
+    @property
     def lengths(self) -> np.ndarray:
         """Sequence length of every sample in the current epoch, int64 (N,)."""
         return self.lengths_by_task[self._drawn, np.arange(len(self))]

@@ -1,8 +1,7 @@
 """Generation: the engine, sampling, constraints, and what comes out."""
 
 from kyvo.decoding.config import GenerationConfig
-from kyvo.decoding.engine import DecodeEngine
-from kyvo.decoding.generation import Generator
+from kyvo.decoding.engine import Engine, GenerationSettings
 from kyvo.decoding.outputs import Output, OutputReader
 from kyvo.decoding.plan import GenerationPlan, plan_generation, plan_generations
 from kyvo.decoding.results import ResultFiles, ResultsLog
@@ -11,11 +10,11 @@ from kyvo.decoding.sampling import GREEDY, Sampling
 
 __all__ = [
     "GREEDY",
-    "DecodeEngine",
+    "Engine",
     "GenerationConfig",
     "GenerationPlan",
+    "GenerationSettings",
     "GenerationSummary",
-    "Generator",
     "Output",
     "OutputReader",
     "ResultFiles",

@@ -1,192 +1,267 @@
-"""The decoding engine: a static KV cache in which every row has its own position.
+"""The decoding engine: built once, it continues any number of prompts.
 
-Prompts are right-padded; what a pad writes beyond its row's end is overwritten before any later
-position may look at it. Rows never see each other, so a finished row can be given to the next
-prompt while the others go on.
+The engine holds the model with fused projections, the KV cache, the slots' state and, on a GPU,
+the recorded CUDA graphs. Each ``generate`` admits prompts into slots, runs steps, and asks the
+device now and then which slots have ended.
 
-Shapes: B rows, T new positions, D width, H heads, K key-value heads, E head width, M cache
-length, F feed-forward width, C ids of the head.
+Shapes: B slots of a batch, R of them that are admitted, L new tokens, D width, I ids of the head.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kyvo.decoding.attention import cache_attention
+from kyvo.common.errors import InputError
+from kyvo.decoding.fusion import fuse_projections
+from kyvo.decoding.grammar import Automaton
 from kyvo.decoding.quantization import Quantization, quantize
-from kyvo.models import KyvoModel
+from kyvo.decoding.sampling import GREEDY, Sampling
+from kyvo.decoding.scheduler import Scheduler
+from kyvo.decoding.state import DecodeState, GrammarMask
+from kyvo.models import CacheStep, KVCache, KyvoModel
 
 PREFILL_TOKENS = 1 << 15
 """Tokens of prompts, padding included, that go through the model at a time."""
+# Steps between two looks at which slots have ended: a look makes a GPU wait, a late one wastes
+# steps of a finished slot.
+STEPS_PER_SYNC = {"cpu": 1, "cuda": 4}
+_WARM_UP_STEPS = 3
+Decode = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""``Engine.decode``."""
 
-Cache = tuple[Tensor, Tensor]
 
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How an engine generates.
 
-class DecodeEngine:
-    """Runs a model over a cache of ``num_rows`` sequences of at most ``max_length`` tokens.
-
-    Args:
-        head_ids: the ids that can come out, ascending (C,); None: all. Fewer make the head smaller.
+    Attributes:
+        eos: id that ends a sequence.
+        max_new_tokens: ids that a sample gets at most.
+        sampling: how ids are chosen.
+        automaton: allows only outputs of its grammar; the head then has the rows of its ids
+            alone, and deterministic ids are taken without asking the model (jump-forward
+            decoding). None: any id.
         quantization: of the layers' weights.
-        compiled: compile the layers; pays in long runs.
+        compiled: compile layers and steps; pays in long runs.
+    """
+
+    eos: int
+    max_new_tokens: int
+    sampling: Sampling = GREEDY
+    automaton: Automaton | None = None
+    quantization: Quantization = "none"
+    compiled: bool = False
+
+
+class Engine:
+    """Runs ``model`` over a cache of ``num_slots`` sequences of at most ``max_length`` tokens.
+
+    The model's weights are left as they are; fused projections are copies of them.
     """
 
     def __init__(
-        self,
-        model: KyvoModel,
-        num_rows: int,
-        max_length: int,
-        head_ids: Tensor | None = None,
-        quantization: Quantization = "none",
-        compiled: bool = False,
+        self, model: KyvoModel, settings: GenerationSettings, num_slots: int, max_length: int
     ) -> None:
-        self.model = model
-        self.num_rows = num_rows
-        self.max_length = max_length
-        weight = model.output.weight
-        self._head_CD = weight if head_ids is None else weight[head_ids.to(weight.device)]
-        self._layers = [_CachedLayer(layer) for layer in model.layers]
-        self._caches = [layer.new_cache(num_rows, max_length) for layer in self._layers]
-        self._rows_B1 = torch.arange(num_rows, device=weight.device)[:, None]
-        quantize(nn.ModuleList(self._layers), quantization)
-        self._fills = [layer.fill for layer in self._layers]
-        self._extends = [layer.extend for layer in self._layers]
-        if compiled:
-            self._extends = [_compiled_step(extend, num_rows) for extend in self._extends]
-        # Compiled, long products with int8 weights would go through a kernel for short ones.
-        if compiled and quantization != "int8":
-            self._fills = [torch.compile(fill, dynamic=True) for fill in self._fills]
+        self.settings = settings
+        self.num_slots = num_slots
+        self.max_length = min(max_length, model.max_seq_len)
+        self.device = model.output.weight.device
+        automaton = settings.automaton
+        self._head_ids, self._grammar = None, None
+        if automaton is not None:
+            self._head_ids = torch.from_numpy(automaton.possible_ids).to(self.device)
+            self._grammar = GrammarMask(automaton, automaton.possible_ids, self.device)
+        self._is_compiled = settings.compiled
+        # Compiled, long matmuls with int8 weights would go through a kernel for short ones.
+        self._compiles_prefill = settings.compiled and settings.quantization != "int8"
+        self._model = self._prepared(model)
+        attention = model.blocks[0].attn
+        shape = (len(model.layers), attention.num_kv_heads, attention.head_dim)
+        dtype = model.output.weight.dtype
+        self.cache = KVCache(shape, num_slots, self.max_length, dtype, self.device)
+        self._batches: dict[int, _Batch] = {}
+        self._call = 0
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._head_CD.device
+    def _prepared(self, model: KyvoModel) -> KyvoModel:
+        fused = fuse_projections(model, self._head_ids)
+        quantize(fused.layers, self.settings.quantization)
+        if self._is_compiled:
+            # On a GPU, tuning makes a kernel of its own of each matmul with a single row: it
+            # reads int8 weights as they are, at the rate of the memory.
+            tuning: Any = {"coordinate_descent_tuning": self.num_slots == 1}
+            compiled: list[Any] = [torch.compile(layer, options=tuning) for layer in fused.layers]
+            fused.layers = nn.ModuleList(compiled)
+            fused.sizes_vary = True
+        return fused
 
-    def prefill(self, prompts: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
-        """Put ``prompts`` into the cache's ``rows``; logits (B, C) after each prompt's end."""
-        at_once = max(1, PREFILL_TOKENS // max(map(len, prompts)))
-        return torch.cat(
-            [
-                self._prefill(prompts[start : start + at_once], rows[start : start + at_once])
-                for start in range(0, len(prompts), at_once)
-            ]
-        )
+    @torch.inference_mode()
+    def generate(
+        self, prompts: Sequence[np.ndarray], indices: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (position in ``prompts``, generated ids with EOS if there is one) as they end.
 
-    def _prefill(self, prompts: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
-        lengths = [len(prompt) for prompt in prompts]
-        tokens_BT = nn.utils.rnn.pad_sequence(list(prompts), batch_first=True).to(self.device)
-        positions_BT = torch.arange(max(lengths), device=self.device).expand_as(tokens_BT)
-        rows_B = torch.tensor(rows, device=self.device)
-        h_BTD = self.model.tok_embeddings(tokens_BT)
-        fills = self._fills
-        if len(prompts) == 1 < self.num_rows:
-            # Would be compiled once more, for a single prompt now and then.
-            fills = [layer.fill for layer in self._layers]
-        for fill, cache in zip(fills, self._caches, strict=True):
-            h_BTD = fill(h_BTD, positions_BT, rows_B[:, None], cache)
-        last_B = torch.tensor(lengths, device=self.device) - 1
-        return self._logits(h_BTD, last_B)
+        A sample ends at EOS, after ``max_new_tokens``, or at the engine's ``max_length``. One
+        call at a time: another one ends those before it.
 
-    def step(self, tokens_BT: Tensor, positions_BT: Tensor, last_B: Tensor, used: int) -> Tensor:
-        """Logits (B, C) of each row's new token ``last_B``, after all its tokens went in.
+        Args:
+            prompts: ids, int64.
+            indices: seed the sampling of each prompt (default: its position), so that a sample's
+                result does not depend on which other prompts are asked for.
 
-        A row's positions ascend from the first that its cache lacks; what stands after ``last_B``
-        is padding. ``used`` is at least the largest position plus one, known on the host so that
-        nothing waits.
+        Raises:
+            InputError: a prompt leaves no room for a token.
         """
-        h_BTD = self.model.tok_embeddings(tokens_BT)
-        used = min(used, self.max_length)
-        for extend, cache in zip(self._extends, self._caches, strict=True):
-            h_BTD = extend(h_BTD, positions_BT, self._rows_B1, cache, used)
-        return self._logits(h_BTD, last_B)
+        if not prompts:
+            return
+        longest = max(map(len, prompts))
+        if longest >= self.max_length:
+            raise InputError(
+                f"a prompt has {longest} tokens, but max_seq_len is {self.max_length}. Raise it."
+            )
+        self._call += 1
+        call, batch = self._call, self._batch(len(prompts))
+        batch.state.reset()
+        scheduler = Scheduler([len(prompt) for prompt in prompts], batch.num_slots)
+        seeds = indices or range(len(prompts))
+        while scheduler.is_working:
+            self._admit(batch, scheduler.admit(), prompts, seeds)
+            batch.run_steps(self.decode, scheduler.longest)
+            yield from batch.collect(scheduler)
+            if call != self._call:
+                return
 
-    def _logits(self, h_BTD: Tensor, last_B: Tensor) -> Tensor:
-        index_B1D = last_B[:, None, None].expand(-1, 1, h_BTD.shape[2])
-        last_BD = self.model.norm(h_BTD.gather(1, index_B1D)[:, 0])
-        return F.linear(last_BD, self._head_CD).float()
+    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[int]) -> Tensor:
+        """Put ``prompts`` into the cache's ``slots``; logits (R, I) after each prompt's end."""
+        at_once = max(1, PREFILL_TOKENS // max(map(len, prompts)))
+        starts = range(0, len(prompts), at_once)
+        parts = [slice(start, start + at_once) for start in starts]
+        return torch.cat([self._prefill(prompts[part], slots[part]) for part in parts])
+
+    def decode(
+        self, tokens_BL: Tensor, positions_BL: Tensor, last_B: Tensor, kv_len: int
+    ) -> Tensor:
+        """Logits (B, I) of each slot's new token ``last_B``, after all its tokens went in.
+
+        A slot's positions ascend from the first that its cache does not have; what comes after
+        ``last_B`` is padding. ``kv_len`` is at least the largest position plus one.
+        """
+        return self._logits(tokens_BL, last_B, self.cache.decode(positions_BL, kv_len))
+
+    def _prefill(self, prompts: Sequence[Tensor], slots: Sequence[int]) -> Tensor:
+        tokens_RL = nn.utils.rnn.pad_sequence(list(prompts), batch_first=True).to(self.device)
+        last_R = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
+        step = self.cache.prefill(torch.tensor(slots, device=self.device), tokens_RL.shape[1])
+        # A single prompt, now and then, would be compiled once more.
+        is_eager = not self._compiles_prefill or len(prompts) == 1 < self.num_slots
+        if self._is_compiled and is_eager:
+            with torch.compiler.set_stance("force_eager"):
+                return self._logits(tokens_RL, last_R, step)
+        return self._logits(tokens_RL, last_R, step)
+
+    def _logits(self, tokens_BL: Tensor, last_B: Tensor, step: CacheStep) -> Tensor:
+        rows, length = tokens_BL.shape
+        selected_B = torch.arange(rows, device=self.device) * length + last_B
+        return self._model(tokens_BL, selected_B, step).float()
+
+    def _admit(
+        self,
+        batch: "_Batch",
+        admitted: dict[int, int],
+        prompts: Sequence[np.ndarray],
+        seeds: Sequence[int],
+    ) -> None:
+        """Prefill the prompts ``admitted`` (by slot) and take each one's first new token."""
+        if not admitted:
+            return
+        slots, samples = list(admitted), list(admitted.values())
+        chosen = [torch.from_numpy(prompts[sample]) for sample in samples]
+        logits_RI = self.prefill(chosen, slots)
+        most = min(self.settings.max_new_tokens, self.max_length)
+        starts = [len(prompt) for prompt in chosen]
+        limits = [min(most, self.max_length - start) for start in starts]
+        draws = [self.settings.sampling.draws(seeds[sample], most) for sample in samples]
+        slots_R, starts_R, limits_R = (
+            torch.tensor(values, device=self.device) for values in (slots, starts, limits)
+        )
+        draws_RN = torch.stack(draws).to(self.device)
+        batch.state.admit(slots_R, logits_RI, starts_R, limits_R, draws_RN)
+
+    def _batch(self, num_prompts: int) -> "_Batch":
+        """The batch of as few slots, a power of two or all, as hold the prompts."""
+        wanted = min(self.num_slots, 1 << (num_prompts - 1).bit_length())
+        if wanted not in self._batches:
+            settings = self.settings
+            state = DecodeState(
+                wanted,
+                self.max_length,
+                settings.eos,
+                settings.sampling,
+                self._head_ids,
+                self._grammar,
+                self.device,
+            )
+            self._batches[wanted] = _Batch(state, settings.compiled)
+            self._batches[wanted].record(self.decode)
+        return self._batches[wanted]
 
 
-def _compiled_step(extend: Callable[..., Tensor], num_rows: int) -> Callable[..., Tensor]:
-    # On a GPU, makes a kernel of its own of each product with a single row: it reads int8 weights
-    # as they are, at the rate of the memory.
-    return torch.compile(extend, options={"coordinate_descent_tuning": num_rows == 1})
+class _Batch:
+    """So many of the engine's slots, with their state and, on a GPU, their recorded step.
 
-
-class _CachedLayer(nn.Module):
-    """A layer of the model over a cache; products over the same input are one product.
-
-    The cache comes with each call, since the sizes of a module's own tensors would be compiled in.
+    It does not hold the engine, so that an engine is freed with its last user.
     """
 
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        attention, mlp = layer.attn, layer.mlp
-        self.attention_norm, self.mlp_norm = layer.sa_norm, layer.mlp_norm
-        self.qkv = _joined(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.attention_out = _joined(attention.output_proj)
-        self.gate_up = _joined(mlp.w1, mlp.w3)
-        self.down = _joined(mlp.w2)
-        self.rope = attention.pos_embeddings
-        self.attend = cache_attention(self.qkv.weight.device)
-        self.heads = (attention.num_heads, attention.num_kv_heads)
-        self.head_dim = attention.head_dim
+    def __init__(self, state: DecodeState, compiled: bool) -> None:
+        self.state = state
+        self.num_slots = len(state.active_B)
+        self._device = state.active_B.device
+        self._next_tokens, self._append_token = state.next_tokens, state.append_token
+        if compiled:
+            self._next_tokens = torch.compile(self._next_tokens)
+            self._append_token = torch.compile(self._append_token)
+        self.replay: Callable[[], None] | None = None
 
-    def new_cache(self, num_rows: int, max_length: int) -> Cache:
-        """Keys and values (B, K, M, E), each."""
-        shape = (num_rows, self.heads[1], max_length, self.head_dim)
-        return self.qkv.weight.new_zeros(shape), self.qkv.weight.new_zeros(shape)
+    def record(self, decode: Decode) -> None:
+        """Record a step over the whole cache as a CUDA graph, where there is a GPU.
 
-    def fill(self, h_BTD: Tensor, positions_BT: Tensor, rows_B1: Tensor, cache: Cache) -> Tensor:
-        """Prompts that fill ``rows_B1`` from position 0: they see nothing but themselves."""
-        q_BTHE, k_BTKE, v_BTKE = self._project(h_BTD, positions_BT)
-        _store(cache, rows_B1, positions_BT, k_BTKE, v_BTKE)
-        q, k, v = (x_BTHE.transpose(1, 2) for x_BTHE in (q_BTHE, k_BTKE, v_BTKE))
-        out_BHTE = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        return self._finish(h_BTD, out_BHTE.transpose(1, 2))
+        No slot is active yet, so the steps made here change nothing.
+        """
+        if self._device.type != "cuda":
+            return
+        kv_len, side = self.state.max_length, torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP_STEPS):
+                self._step(decode, kv_len)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._step(decode, kv_len)
+        self.replay = graph.replay
 
-    def extend(
-        self, h_BTD: Tensor, positions_BT: Tensor, rows_B1: Tensor, cache: Cache, used: int
-    ) -> Tensor:
-        """All rows go on: new positions see their row's cache up to themselves."""
-        q_BTHE, k_BTKE, v_BTKE = self._project(h_BTD, positions_BT)
-        _store(cache, rows_B1, positions_BT, k_BTKE, v_BTKE)
-        out_BTHE = self.attend(q_BTHE, *cache, positions_BT, used)
-        return self._finish(h_BTD, out_BTHE)
+    def run_steps(self, decode: Decode, longest: int) -> None:
+        """Some more tokens for every active slot; the longest sequence has ``longest``."""
+        tokens_a_step = 2 if self.state.jumps_forward else 1
+        for taken in range(1, STEPS_PER_SYNC[self._device.type] + 1):
+            if self.replay is not None:
+                self.replay()
+            else:
+                self._step(decode, longest + tokens_a_step * taken - 1)
 
-    def _project(self, h_BTD: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        heads, kv_heads = self.heads
-        qkv_BTHE = self.qkv(self.attention_norm(h_BTD)).unflatten(2, (heads + 2 * kv_heads, -1))
-        qk_BTHE, v_BTKE = qkv_BTHE.split((heads + kv_heads, kv_heads), dim=2)
-        q_BTHE, k_BTKE = self.rope(qk_BTHE, input_pos=positions_BT).split(self.heads, dim=2)
-        return q_BTHE, k_BTKE, v_BTKE
+    def _step(self, decode: Decode, kv_len: int) -> None:
+        tokens_BL, positions_BL, last_B = self._next_tokens()
+        self._append_token(decode(tokens_BL, positions_BL, last_B, kv_len))
 
-    def _finish(self, h_BTD: Tensor, out_BTHE: Tensor) -> Tensor:
-        h_BTD = h_BTD + self.attention_out(out_BTHE.flatten(2))
-        gate_BTF, up_BTF = self.gate_up(self.mlp_norm(h_BTD)).chunk(2, dim=2)
-        return h_BTD + self.down(F.silu(gate_BTF) * up_BTF)
-
-
-def _store(
-    cache: Cache, rows_B1: Tensor, positions_BT: Tensor, k_BTKE: Tensor, v_BTKE: Tensor
-) -> None:
-    for kept_BKME, new_BTKE in zip(cache, (k_BTKE, v_BTKE), strict=True):
-        kept_BKME[rows_B1, :, positions_BT] = new_BTKE
-
-
-# Else the model's own weights would become tensors of inference mode.
-@torch.inference_mode(False)
-@torch.no_grad()
-def _joined(*linears: nn.Linear) -> nn.Linear:
-    """One linear map with all their outputs; they become views of its weight, so memory stays."""
-    weight = linears[0].weight
-    if len(linears) > 1:
-        weight = torch.cat([linear.weight for linear in linears])
-        parts = weight.split([linear.out_features for linear in linears])
-        for linear, part in zip(linears, parts, strict=True):
-            linear.weight.data = part
-    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-    joined.weight = nn.Parameter(weight.detach(), requires_grad=False)
-    return joined
+    def collect(self, scheduler: Scheduler) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the samples that have ended and free their slots."""
+        counts = self.state.counts_B.tolist()
+        finished = scheduler.update(self.state.active_B.tolist(), counts)
+        if not finished:
+            return
+        ids_BN = self.state.ids_BN.cpu().numpy()
+        for slot, sample in finished.items():
+            yield sample, ids_BN[slot, : counts[slot]].copy()

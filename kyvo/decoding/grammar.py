@@ -46,7 +46,7 @@ class Automaton:
         return np.flatnonzero(np.isin(self.class_of_id, possible_classes))
 
     @cached_property
-    def forced_ids(self) -> np.ndarray:
+    def deterministic_ids(self) -> np.ndarray:
         """Of each state (S,) the only id that may come next, -1 where there is a choice."""
         allowed_SC = self.next_state >= 0
         choices_S = allowed_SC @ np.bincount(self.class_of_id)

@@ -1,6 +1,6 @@
-"""Preflight of a generation run: all that can be known before its weights are loaded.
+"""The plan of a generation run: all that can be known before its weights are loaded.
 
-Every problem is told at once, in seconds; what stands is printed as a plan.
+Every problem is reported at once, in seconds; the plan that is left is printed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,16 +24,19 @@ from kyvo.decoding.results import ResultFiles, check_log
 from kyvo.images.codebook import load_codebook
 from kyvo.models import (
     KyvoModel,
+    build_on_meta,
     check_codebook,
     find_weights,
     load_released,
     num_parameters,
-    outline,
     resolve_dtype,
 )
 from kyvo.scenes import SceneCodec, get_schema
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
 from kyvo.tokens.vocabulary import Vocabulary, get_vocabulary
+
+# The cache's length is a multiple of so many positions.
+_LENGTH_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class GenerationPlan:
     Attributes:
         config: as given, with the precision that ``auto`` means on the device.
         indices: the wanted samples.
-        model: the model's outline.
+        model: the model on the meta device.
         weights: file of its weights; None: random ones of the config's seed.
     """
 
@@ -60,13 +63,8 @@ class GenerationPlan:
     def reader(self) -> OutputReader:
         """Reads the outputs of the run's task."""
         builder = self.dataset.builders[0]
-        stores = self.dataset.stores.items()
-        lengths = [
-            int(store.lengths[0]) for segment, store in stores if segment.modality == "image"
-        ]
-        return OutputReader(
-            builder.task, self.codec, lengths[0] if lengths else 0, builder.centre_first
-        )
+        codes = self.dataset.codes_per_image
+        return OutputReader(builder.task, self.codec, codes, builder.centre_first)
 
     @cached_property
     def files(self) -> ResultFiles:
@@ -113,19 +111,31 @@ class GenerationPlan:
         return int(self.dataset.prompt_lengths[self.indices].max())
 
     @property
+    def num_slots(self) -> int:
+        """Samples that are decoded together."""
+        return min(self.config.batch_size, len(self.indices))
+
+    @property
+    def max_length(self) -> int:
+        """Positions of each slot of the cache, rounded up so that like runs share an engine."""
+        wanted = self.longest_prompt + self.config.max_new_tokens
+        return min(-(-wanted // _LENGTH_STEP) * _LENGTH_STEP, self.model.max_seq_len)
+
+    @property
     def memory_bytes(self) -> int:
-        """Weights, the embedding as one table, key-value cache, logits, a pass over prompts."""
+        """Weights and their fused copies, the embedding as one table, cache, logits, a prefill."""
         item = resolve_dtype(self.config.precision).itemsize
-        attention = self.model.layers[0].attn
-        rows = min(self.config.batch_size, len(self.indices))
-        length = min(self.longest_prompt + self.config.max_new_tokens, self.model.max_seq_len)
-        per_token = 2 * len(self.model.layers) * attention.num_kv_heads * attention.head_dim
+        attention, layers = self.model.blocks[0].attn, len(self.model.blocks)
+        slots, inner = self.num_slots, self.model.blocks[0].mlp.w1.out_features
+        of_a_key = attention.num_kv_heads * attention.head_dim
         size, width = self.model.output.weight.shape
-        logits = rows * size * (item + 4)
+        logits = slots * size * (item + 4)
         # Gate, its activation, the other branch and the product; the stream, its norm and q, k, v.
-        per_prompt_token = 4 * self.model.layers[0].mlp.w1.out_features + 6 * width
-        prompt_tokens = min(rows * self.longest_prompt, PREFILL_TOKENS)
-        numbers = num_parameters(self.model) + size * width + rows * length * per_token
+        per_prompt_token = 4 * inner + 6 * width
+        prompt_tokens = min(slots * self.longest_prompt, PREFILL_TOKENS)
+        fused = layers * width * (width + 2 * of_a_key + 2 * inner)
+        cached = slots * self.max_length * 2 * layers * of_a_key
+        numbers = num_parameters(self.model) + fused + size * width + cached
         return item * (numbers + prompt_tokens * per_prompt_token) + logits
 
     @property
@@ -167,8 +177,7 @@ def _plan_file(path: Path | str, overrides: Sequence[str]) -> GenerationPlan:
     problems = Problems()
     plan = problems.attempt(plan_generation, config)
     problems.raise_any(config.run_identifier)
-    assert plan is not None
-    return plan
+    return problems.checked(plan)
 
 
 def plan_generation(config: GenerationConfig) -> GenerationPlan:
@@ -187,7 +196,7 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
     indices = problems.attempt(_wanted, config, dataset)
     tokenizer = problems.attempt(load_text_tokenizer, config.tokenizer, vocabulary)
     codebook = problems.attempt(load_codebook, config.codebook, vocabulary.num_image_codes)
-    model = problems.attempt(outline, config.model, vocabulary)
+    model = problems.attempt(build_on_meta, config.model, vocabulary)
     weights = None
     if config.checkpoint is not None:
         weights = problems.attempt(find_weights, config.checkpoint)
@@ -195,18 +204,20 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
         problems.attempt(load_released, model, weights)
     if codebook is not None and model is not None:
         problems.attempt(check_codebook, model, codebook, config.codebook, weights)
-    problems.raise_any()
-    assert device is not None
-    assert dataset is not None
-    assert indices is not None
-    assert tokenizer is not None
-    assert codebook is not None
-    assert model is not None
-    codec = SceneCodec(get_schema(config.scene_schema), vocabulary, tokenizer)
-    config = config.on(device)
-    plan = GenerationPlan(config, device, dataset, indices, codec, codebook, model, weights)
-    problems.attempt(plan.files.check_names, indices)
-    problems.attempt(check_scenes, dataset, codec)
+    device = problems.checked(device)
+    codec = SceneCodec(get_schema(config.scene_schema), vocabulary, problems.checked(tokenizer))
+    plan = GenerationPlan(
+        config.on(device),
+        device,
+        problems.checked(dataset),
+        problems.checked(indices),
+        codec,
+        problems.checked(codebook),
+        problems.checked(model),
+        weights,
+    )
+    problems.attempt(plan.files.check_names, plan.indices)
+    problems.attempt(check_scenes, plan.dataset, codec)
     problems.attempt(check_log, plan.log_path, plan.description)
     problems.attempt(_check_prompts, plan)
     problems.attempt(check_free_space, plan.files.image_folder, plan.missing_bytes, "disk")

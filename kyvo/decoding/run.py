@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from kyvo.common.files import folder_lock
-from kyvo.decoding.generation import Generator
+from kyvo.decoding.engine import Engine, GenerationSettings
 from kyvo.decoding.grammar import output_automaton
 from kyvo.decoding.plan import GenerationPlan
 from kyvo.decoding.results import ResultsLog
@@ -42,24 +42,32 @@ class GenerationSummary:
 def run_generations(
     plans: Sequence[GenerationPlan],
 ) -> Iterator[tuple[GenerationPlan, GenerationSummary]]:
-    """Run one plan after another; those of the same model share it, once loaded."""
+    """Run one plan after another; those of the same model share it, once loaded.
+
+    They share its engine too, where they ask for the same outputs.
+    """
     model, loaded = None, None
+    engine, built = None, None
     for plan in plans:
         wanted = _model_identity(plan)
         if model is None or wanted != loaded:
-            model = None  # before the next one is loaded: there may be room for one only
+            model = engine = None  # before the next one is loaded: there may be room for one only
             model, loaded = load_model(plan), wanted
-        yield plan, run_generation(plan, model)
+        shape = _engine_identity(plan)
+        if engine is None or shape != built:
+            engine = None
+            engine, built = make_engine(plan, model), shape
+        yield plan, run_generation(plan, engine)
 
 
-def run_generation(plan: GenerationPlan, model: KyvoModel) -> GenerationSummary:
-    """Generate every sample that the run still lacks, then write all result files.
+def run_generation(plan: GenerationPlan, engine: Engine) -> GenerationSummary:
+    """Generate every sample that the run does not have yet, then write all result files.
 
     Raises:
-        InputError: results of another setup stand in the folder, or another run works there.
+        InputError: results of another setup are in the folder, or another run works there.
     """
     with folder_lock(plan.files.three_d_folder):
-        return _run(plan, model)
+        return _run(plan, engine)
 
 
 def load_model(plan: GenerationPlan) -> KyvoModel:
@@ -71,35 +79,34 @@ def load_model(plan: GenerationPlan) -> KyvoModel:
         load_released(model, plan.weights)
     else:
         model.tok_embeddings.set_codebook(torch.from_numpy(plan.codebook))
-    model.place(plan.device, resolve_dtype(config.precision)).eval()
-    model.tok_embeddings.freeze_table()
+    model.to(plan.device, resolve_dtype(config.precision)).eval()
+    model.tok_embeddings.materialize_table()
     return model
 
 
-def make_generator(plan: GenerationPlan, model: KyvoModel) -> Generator:
-    """The plan's generator."""
+def make_engine(plan: GenerationPlan, model: KyvoModel) -> Engine:
+    """An engine for the plan's task, samples and settings."""
     config, reader = plan.config, plan.reader
     automaton = None
     if config.constrained:
         automaton = output_automaton(reader.task, plan.codec, reader.codes_per_image)
-    return Generator(
-        model,
+    settings = GenerationSettings(
         plan.codec.vocabulary.eos,
         config.max_new_tokens,
-        config.batch_size,
         config.sampling,
         automaton,
         config.quantization,
         config.compile,
     )
+    return Engine(model, settings, plan.num_slots, plan.max_length)
 
 
-def _run(plan: GenerationPlan, model: KyvoModel) -> GenerationSummary:
+def _run(plan: GenerationPlan, engine: Engine) -> GenerationSummary:
     log = ResultsLog(plan.log_path, plan.description, plan.dataset.keys)
     missing = [index for index in plan.indices if index not in log.done]
     begun = time.perf_counter()
     try:
-        tokens = _generate(make_generator(plan, model), plan, missing, log)
+        tokens = _generate(engine, plan, missing, log)
     finally:
         log.close()
     seconds = time.perf_counter() - begun
@@ -113,15 +120,21 @@ def _model_identity(plan: GenerationPlan) -> tuple[str, ...]:
     return (*(str(plan.description[part]) for part in parts), str(plan.device))
 
 
-def _generate(
-    generator: Generator, plan: GenerationPlan, missing: list[int], log: ResultsLog
-) -> int:
+def _engine_identity(plan: GenerationPlan) -> tuple[str, ...]:
+    """Equal for plans of one model that can share an engine."""
+    parts = ("schema", "task", "max_new_tokens", "sampling", "constrained", "quantization")
+    described = plan.description | {"schema": plan.codec.schema.name}
+    shape = (plan.num_slots, plan.max_length, plan.reader.codes_per_image, plan.config.compile)
+    return (*(str(described[part]) for part in parts), str(shape))
+
+
+def _generate(engine: Engine, plan: GenerationPlan, missing: list[int], log: ResultsLog) -> int:
     dataset, name = plan.dataset, plan.config.run_identifier
     samples = [dataset[i][1] for i in missing]
     prompts = [sample.tokens[: sample.prompt_length] for sample in samples]
     tokens = 0
     with tqdm(total=len(missing), desc=name, unit="sample", disable=None) as progress:
-        for place, ids in generator.generate(prompts, missing):
+        for place, ids in engine.generate(prompts, missing):
             index = missing[place]
             log.add(index, dataset.keys[index].decode(), ids)
             tokens += len(ids)

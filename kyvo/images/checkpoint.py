@@ -28,7 +28,7 @@ _HARMLESS = ("pytorch_lightning.",)
 def load_vqgan(path: Path | str) -> VQGAN:
     """Build the VQGAN of a run folder and load its weights (float32, on the CPU, eval mode).
 
-    Weights under ``loss.`` (discriminator, perceptual network) are left out. Of several
+    Weights under ``loss.`` (discriminator, perceptual network) are excluded. Of several
     ``*-project.yaml`` the last by name, which starts with the date, is read.
 
     Raises:

@@ -129,7 +129,8 @@ class ImageCodec:
 
         def take() -> np.ndarray:
             event.synchronize()
-            return pinned.numpy().copy()  # leaves the pinned memory to the next batches
+            # The copy frees the pinned memory for the next batches.
+            return pinned.numpy().copy()
 
         return take
 

@@ -35,7 +35,7 @@ class EmbeddingFile:
 
 
 def find_vqgan(folder: Path) -> Path:
-    """The VQGAN run folder in ``folder`` (or ``folder`` itself), told by its checkpoint.
+    """The VQGAN run folder in ``folder`` (or ``folder`` itself), found by its checkpoint.
 
     Raises:
         InputError: there is none, or more than one.

@@ -105,7 +105,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, each followed by attention where it is wanted."""
+    """Residual blocks at one resolution, each followed by attention at the config's resolutions."""
 
     def __init__(
         self, stage: Stage, in_channels: int, num_blocks: int, options: BlockOptions

@@ -1,20 +1,25 @@
 """The language model and its weights."""
 
 from kyvo.models.builders import (
-    KyvoModel,
+    build_on_meta,
     kyvo_model,
     llama3_2_1b,
     llama3_2_3b,
     num_parameters,
-    outline,
     resolve_dtype,
 )
 from kyvo.models.checkpoints import (
+    MODEL,
+    OPTIMIZER,
+    STATE,
     Checkpoint,
+    Files,
     find_weights,
     latest_checkpoint,
     save_checkpoint,
 )
+from kyvo.models.kv_cache import CacheStep, KVCache
+from kyvo.models.llama import KyvoModel
 from kyvo.models.weights import (
     check_codebook,
     find_llama,
@@ -25,8 +30,15 @@ from kyvo.models.weights import (
 )
 
 __all__ = [
+    "MODEL",
+    "OPTIMIZER",
+    "STATE",
+    "CacheStep",
     "Checkpoint",
+    "Files",
+    "KVCache",
     "KyvoModel",
+    "build_on_meta",
     "check_codebook",
     "find_llama",
     "find_weights",
@@ -38,7 +50,6 @@ __all__ = [
     "load_released",
     "load_released_state",
     "num_parameters",
-    "outline",
     "released_state_dict",
     "resolve_dtype",
     "save_checkpoint",

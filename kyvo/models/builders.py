@@ -1,81 +1,27 @@
-"""The language model: torchtune's Llama modules around the mixed embedding.
+"""Models of any size with random weights: the builders that configs name."""
 
-Shapes: B samples, L positions, N of all B x L, D width, V ids.
-"""
-
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torchtune.models.llama3._component_builders import llama3_mlp
-from torchtune.models.llama3_1 import Llama3ScaledRoPE
-from torchtune.modules import TransformerDecoder, TransformerSelfAttentionLayer
+from torch import nn
 
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
-from kyvo.models.attention import Attention
 from kyvo.models.embedding import (
     ImageProjection,
     MixedEmbedding,
     NumberEmbedding,
     sin_cos_table,
 )
-from kyvo.models.norm import RMSNorm
+from kyvo.models.llama import (
+    Attention,
+    Block,
+    FeedForward,
+    KyvoModel,
+    RMSNorm,
+    RotaryEmbedding,
+)
 from kyvo.tokens.vocabulary import Vocabulary
-
-
-class KyvoModel(TransformerDecoder):
-    """A Llama decoder over all three modalities, with an untied head of V rows."""
-
-    _layer_at: Callable[[Any, Tensor, Tensor], Tensor] | None = None
-
-    def hidden_at(self, tokens_BL: Tensor, positions_N: Tensor) -> Tensor:
-        """Normalised hidden states (N, D) at flat positions of B x L: those that the head needs.
-
-        Nothing looks at the last layer's other positions, so they end with its attention.
-        """
-        h_BLD = self.tok_embeddings(tokens_BL)
-        for layer in self.layers[:-1]:
-            h_BLD = layer(self._any_size(h_BLD, 0, 1))
-        h_BLD, positions_N = self._any_size(h_BLD, 0, 1), self._any_size(positions_N, 0)
-        layer_at = self._layer_at or _layer_at
-        return self.norm(layer_at(self.layers[-1], h_BLD, positions_N))
-
-    def compile_layers(self, **options: Any) -> None:
-        """Compile the layers, each for itself: alike, all but the last share one compilation.
-
-        ``options`` are those of ``torch.compile``.
-        """
-        for layer in self.layers[:-1]:
-            layer.compile(**options)
-        self._layer_at = torch.compile(_layer_at, **options)
-
-    def _any_size(self, values: Tensor, *dims: int) -> Tensor:
-        """Or the first batch's sizes would be compiled in, and each new kind cost a compilation."""
-        if self._layer_at is not None:
-            torch._dynamo.maybe_mark_dynamic(values, list(dims))
-        return values
-
-    def place(self, device: torch.device, dtype: torch.dtype) -> "KyvoModel":
-        """Move to ``device`` with weights of ``dtype``; RoPE's table, a buffer, stays float32."""
-        self.to(device)
-        for parameter in self.parameters():
-            parameter.data = parameter.data.to(dtype)
-        return self
-
-    def trainable_parameters(self) -> dict[str, nn.Parameter]:
-        """Parameters that training changes, by name."""
-        return {n: p for n, p in self.named_parameters() if p.requires_grad}
-
-
-def _layer_at(layer: Any, h_BLD: Tensor, positions_N: Tensor) -> Tensor:
-    """A layer's results (N, D) at flat positions of B x L."""
-    normed_BLD = layer.sa_norm(h_BLD)
-    h_BLD = h_BLD + layer.attn(normed_BLD, normed_BLD)
-    h_ND = h_BLD.flatten(0, 1).index_select(0, positions_N)
-    return h_ND + layer.mlp(layer.mlp_norm(h_ND))
 
 
 def kyvo_model(
@@ -118,21 +64,22 @@ def kyvo_model(
             f"model: embed_dim {embed_dim} must be a multiple of num_heads {num_heads}, "
             f"and num_heads of num_kv_heads {num_kv_heads}"
         )
-    rope = Llama3ScaledRoPE(embed_dim // num_heads, max_seq_len, rope_base, rope_scale_factor)
+    rope = RotaryEmbedding(embed_dim // num_heads, max_seq_len, rope_base, rope_scale_factor)
     layers = [
-        _layer(embed_dim, num_heads, num_kv_heads, intermediate_dim, norm_eps, rope)
+        Block(
+            Attention(embed_dim, num_heads, num_kv_heads, rope),
+            FeedForward(embed_dim, intermediate_dim),
+            RMSNorm(embed_dim, norm_eps),
+            RMSNorm(embed_dim, norm_eps),
+        )
         for _ in range(num_layers)
     ]
     model = KyvoModel(
-        tok_embeddings=MixedEmbedding(
-            vocabulary, embed_dim, codebook_dim, number_embedding, image_projection
-        ),
-        layers=layers,
-        max_seq_len=max_seq_len,
-        num_heads=num_heads,
-        head_dim=rope.dim,
-        norm=RMSNorm(embed_dim, eps=norm_eps),
-        output=nn.Linear(embed_dim, vocabulary.size, bias=False),
+        MixedEmbedding(vocabulary, embed_dim, codebook_dim, number_embedding, image_projection),
+        layers,
+        RMSNorm(embed_dim, norm_eps),
+        nn.Linear(embed_dim, vocabulary.size, bias=False),
+        max_seq_len,
     )
     _initialise(model, initial_std)
     _relate_numbers(model, vocabulary, head_number_scale)
@@ -161,36 +108,6 @@ llama3_2_3b = partial(
 """``kyvo_model`` with the dimensions of Llama-3.2-3B."""
 
 
-def _layer(
-    embed_dim: int,
-    num_heads: int,
-    num_kv_heads: int,
-    intermediate_dim: int,
-    norm_eps: float,
-    rope: Llama3ScaledRoPE,
-) -> TransformerSelfAttentionLayer:
-    head_dim = embed_dim // num_heads
-    attention = Attention(
-        embed_dim=embed_dim,
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads,
-        head_dim=head_dim,
-        q_proj=nn.Linear(embed_dim, embed_dim, bias=False),
-        k_proj=nn.Linear(embed_dim, num_kv_heads * head_dim, bias=False),
-        v_proj=nn.Linear(embed_dim, num_kv_heads * head_dim, bias=False),
-        output_proj=nn.Linear(embed_dim, embed_dim, bias=False),
-        pos_embeddings=rope,
-        max_seq_len=rope.max_seq_len,
-        attn_dropout=0.0,
-    )
-    return TransformerSelfAttentionLayer(
-        attn=attention,
-        mlp=llama3_mlp(dim=embed_dim, hidden_dim=intermediate_dim),
-        sa_norm=RMSNorm(embed_dim, eps=norm_eps),
-        mlp_norm=RMSNorm(embed_dim, eps=norm_eps),
-    )
-
-
 def _initialise(model: KyvoModel, std: float) -> None:
     """Normal weights; the projections into the residual stream start smaller with depth."""
     for name, parameter in model.named_parameters():
@@ -214,7 +131,7 @@ def _relate_numbers(model: KyvoModel, vocabulary: Vocabulary, scale: float) -> N
     model.output.weight[rows.start : rows.stop] += scale * table
 
 
-def outline(component: Component, vocabulary: Vocabulary) -> KyvoModel:
+def build_on_meta(component: Component, vocabulary: Vocabulary) -> KyvoModel:
     """The model of a config on the meta device: names and shapes, no weights.
 
     Raises:

@@ -3,12 +3,12 @@
 A checkpoint is a folder ``step_00000100``: weights and optimizer state as safetensors, the rest
 as JSON, and a manifest with the size and SHA-256 of each file. It is written beside its place,
 flushed, and renamed, so that a folder of that name is whole. Reading takes the newest folder
-whose manifest verifies and says what it skipped.
+whose manifest verifies and says what it skipped. Any recipe can save its own files likewise.
 """
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ MODEL, OPTIMIZER, STATE, MANIFEST = (
     "state.json",
     "manifest.json",
 )
-FILES = (MODEL, OPTIMIZER, STATE)
+Files = Mapping[str, Mapping[str, Any]]
+"""Contents of a checkpoint by file name."""
 _NAME = re.compile(r"step_(\d{8})")
 _RELEASED_NAME = re.compile(r"meta_model_(\d+)\.pt")
 _UNFINISHED = ".saving"
@@ -53,39 +54,34 @@ class Checkpoint:
         return dict(read_json(self.folder / STATE, "checkpoint"))
 
 
-def save_checkpoint(
-    root: Path,
-    step: int,
-    weights: Mapping[str, Tensor],
-    optimizer_tensors: Mapping[str, Tensor],
-    state: Mapping[str, Any],
-    keep: int,
-) -> Checkpoint:
+def save_checkpoint(root: Path, step: int, files: Files, keep: int) -> Checkpoint:
     """Write the checkpoint of ``step`` into ``root``, then delete all but the newest ``keep``.
 
     One process at a time may write into ``root``. A whole checkpoint of the same step is left as
     it is: replacing a folder takes two operations, and a crash between them would lose it.
+
+    Args:
+        files: contents by file name: named tensors of a ``.safetensors`` file, values of a
+            ``.json`` file. A language model has ``MODEL``, ``OPTIMIZER`` and ``STATE``.
 
     Raises:
         InputError: the disk is full or not writable; earlier checkpoints are untouched.
     """
     target = root / f"step_{step:08d}"
     if _fault(target) is not None:
-        tensors = {MODEL: weights, OPTIMIZER: optimizer_tensors}
         temporary = root / _UNFINISHED
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            _write(temporary, tensors, state)
+            _write(temporary, files)
             shutil.rmtree(target, ignore_errors=True)
             temporary.rename(target)
             sync(root)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            size = sum(t.nbytes for named in tensors.values() for t in named.values())
             raise InputError(
-                f"checkpoint of step {step} ({size:,} bytes): cannot be written to {root}: "
-                f"{error}. Earlier checkpoints are untouched; free some space and run the "
+                f"checkpoint of step {step} ({_num_bytes(files):,} bytes): cannot be written to "
+                f"{root}: {error}. Earlier checkpoints are untouched; free some space and run the "
                 "command again."
             ) from error
     _delete_others(root, step, keep)
@@ -93,9 +89,12 @@ def save_checkpoint(
 
 
 def latest_checkpoint(
-    root: Path, files: Sequence[str] = FILES
+    root: Path, files: Sequence[str] | None = None
 ) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint in ``root`` whose ``files`` are whole, and a line on each skipped."""
+    """The newest checkpoint in ``root`` that is whole, and a line on each skipped.
+
+    ``files`` are those that have to be whole; None: all.
+    """
     skipped: list[str] = []
     for step, folder in _folders(root):
         fault = _fault(folder, files)
@@ -146,15 +145,15 @@ def _numbered(root: Path, name: re.Pattern[str]) -> list[tuple[int, Path]]:
     return sorted(((int(m[1]), path) for m, path in matches if m), reverse=True)
 
 
-def _write(
-    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
-) -> None:
+def _write(folder: Path, files: Files) -> None:
     """All files of a checkpoint, flushed to disk."""
-    for name, named in tensors.items():
-        save_file(_contiguous(named), folder / name)
-        sync(folder / name)
-    write_json(folder / STATE, dict(state))
-    write_json(folder / MANIFEST, _manifest(folder))
+    for name, content in files.items():
+        if name.endswith(".safetensors"):
+            save_file(_contiguous(content), folder / name)
+            sync(folder / name)
+        else:
+            write_json(folder / name, dict(content))
+    write_json(folder / MANIFEST, _manifest(folder, files))
     sync(folder)
 
 
@@ -172,18 +171,24 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
 
 
-def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+def _num_bytes(files: Files) -> int:
+    """Bytes of all tensors."""
+    tensors = [files[name].values() for name in files if name.endswith(".safetensors")]
+    return sum(tensor.nbytes for named in tensors for tensor in named)
+
+
+def _manifest(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return {
         name: {"bytes": (folder / name).stat().st_size, "sha256": file_hash(folder / name)}
-        for name in FILES
+        for name in names
     }
 
 
-def _fault(folder: Path, files: Sequence[str] = FILES) -> str | None:
+def _fault(folder: Path, files: Sequence[str] | None = None) -> str | None:
     """What is wrong with a checkpoint folder; None if its manifest verifies for ``files``."""
     try:
         manifest = read_json(folder / MANIFEST, "checkpoint")
-        for name in files:
+        for name in manifest if files is None else files:
             if (folder / name).stat().st_size != manifest[name]["bytes"]:
                 return f"{name} is truncated"
             if file_hash(folder / name) != manifest[name]["sha256"]:

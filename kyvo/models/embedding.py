@@ -85,7 +85,7 @@ class MixedEmbedding(nn.Module):
         return torch.where(is_text_BL[..., None], text_BLD, new_BLD)
 
     @torch.no_grad()
-    def freeze_table(self) -> None:
+    def materialize_table(self) -> None:
         """Make the whole table (V, D) once; for decoding, when no weight changes any more."""
         self._table = torch.cat([self.token_embedding.weight, self.new_rows()])
 

@@ -16,9 +16,9 @@ from torchtune.models.convert_weights import hf_to_tune, meta_to_tune, tune_to_m
 from kyvo.common.errors import InputError
 from kyvo.common.files import read_json, require_file
 from kyvo.common.weight_files import check_weights, read_state_dict, read_tensor
-from kyvo.models.builders import KyvoModel
+from kyvo.models.llama import KyvoModel
 
-HeadStart = Literal["llama", "random"]
+LmHeadInit = Literal["llama", "random"]
 _EMBEDDING = "tok_embeddings."
 _META_FILE = "consolidated.00.pth"
 _HF_FILE, _HF_INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -51,8 +51,8 @@ def load_released_state(model: KyvoModel, state: Mapping[str, Tensor], where: st
     _load(model, embedding | _from_meta(body, where), where, required=set(model.state_dict()))
 
 
-def load_llama(model: KyvoModel, path: Path, head_start: HeadStart = "llama") -> None:
-    """Start from Llama: body, text embedding and, unless ``head_start`` is random, the head.
+def load_llama(model: KyvoModel, path: Path, lm_head_init: LmHeadInit = "llama") -> None:
+    """Start from Llama: body, text embedding and, unless ``lm_head_init`` is random, the head.
 
     ``path`` is Meta's ``consolidated.00.pth``, a folder holding it (or ``original/``), or a
     folder of Hugging Face safetensors. With "llama" the head's text rows are Llama's tied
@@ -71,7 +71,7 @@ def load_llama(model: KyvoModel, path: Path, head_start: HeadStart = "llama") ->
     required = {k for k in model.state_dict() if k.startswith(("layers.", "norm."))}
     llama[f"{_EMBEDDING}token_embedding.weight"] = text
     _load(model, llama, where, required)
-    if head_start == "llama":
+    if lm_head_init == "llama":
         with torch.no_grad():
             head = model.output.weight
             head[: len(text)] = text.to(head)
@@ -101,7 +101,7 @@ def check_codebook(
     """Refuse a codebook (num_codes, C) that is not the model's.
 
     Args:
-        model: the model or its outline.
+        model: the model or its shape on the meta device.
         path: the codebook's file, for the message.
         weights: a trained Kyvo, which holds the codebook that it was trained with.
 
@@ -135,7 +135,7 @@ def _read_llama(path: Path, model: KyvoModel) -> tuple[dict[str, Tensor], str]:
         state |= read_state_dict(file, "Llama weights", shapes_only=_is_meta(model))
     if files[0].suffix == ".pth":
         return _from_meta(state, str(files[0])), str(files[0])
-    attention = model.layers[0].attn
+    attention = model.blocks[0].attn
     width = attention.num_heads * attention.head_dim
     try:
         converted = hf_to_tune(

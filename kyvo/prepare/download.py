@@ -101,7 +101,7 @@ def verify(files: Sequence[RemoteFile], root: Path, workers: int = 8) -> None:
     Raises:
         InputError: some are missing or damaged; it names them with what was expected and found.
     """
-    _refuse(_check(files, root, workers), root, "Run the command without --verify_only")
+    _refuse(_check(files, root, workers), root, "Run the command without --verify-only")
 
 
 def download(files: Sequence[RemoteFile], root: Path, workers: int = 8) -> None:

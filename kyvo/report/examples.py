@@ -33,7 +33,7 @@ def recognition_section(inputs: ReportInputs, renderer: Renderer) -> Section:
     """Input image, predicted scene rendered again where it can be, and both scenes from above."""
     title = "From images to scenes"
     if inputs.predictions is None or inputs.scenes_folder is None:
-        return Section(title, notes=("Needs --predictions and --scenes_folder: not given.",))
+        return Section(title, notes=("Needs --predictions and --scenes-folder: not given.",))
     schema = get_schema(inputs.schema)
     evaluation = load_evaluation(inputs.predictions, inputs.scenes_folder, schema)
     scores = score_scenes(evaluation)
@@ -46,7 +46,7 @@ def recognition_section(inputs: ReportInputs, renderer: Renderer) -> Section:
         _recognition_example(pair, mean, images, image, Map(schema))
         for (mean, pair), image in zip(chosen, rendered, strict=True)
     )
-    notes = () if images else ("Needs --images_folder for the input images: not given.",)
+    notes = () if images else ("Needs --images-folder for the input images: not given.",)
     text, legend = _recognition_text(schema), Map(schema).legend()
     return Section(title, text, notes, legend=legend, examples=examples)
 
@@ -55,11 +55,11 @@ def rendering_section(inputs: ReportInputs) -> Section:
     """True image, drawn image, and the tokenizer's reconstruction."""
     title = "From scenes to images"
     if inputs.generated_folder is None or inputs.images_folder is None:
-        return Section(title, notes=("Needs --generated_folder and --images_folder: not given.",))
+        return Section(title, notes=("Needs --generated-folder and --images-folder: not given.",))
     generated = _images(inputs.generated_folder, "generated images")
     true = _images(inputs.images_folder, "true images")
     ceiling = _images(inputs.reconstructed_folder, "reconstructed images")
-    notes = [] if ceiling else ["Needs --reconstructed_folder for the tokenizer alone: not given."]
+    notes = [] if ceiling else ["Needs --reconstructed-folder for the tokenizer alone: not given."]
     shared = [name for name in generated if name in true]
     if len(shared) < len(generated):
         notes.append(f"{len(generated) - len(shared)} drawn images have no true image.")

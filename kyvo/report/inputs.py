@@ -66,7 +66,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     hints = get_type_hints(ReportInputs, include_extras=True)
     for item in fields(ReportInputs):
         kind, text = get_args(hints[item.name])
-        parser.add_argument(f"--{item.name}", default=item.default, help=text, **_OPTIONS[kind])
+        flag = f"--{item.name.replace('_', '-')}"
+        parser.add_argument(flag, default=item.default, help=text, **_OPTIONS[kind])
 
 
 def from_flags(args: argparse.Namespace) -> ReportInputs:

@@ -23,7 +23,7 @@ def training_section(inputs: ReportInputs) -> Section:
     """Loss and accuracy curves of each language model."""
     title = "How the language models learned"
     if not inputs.training_logs:
-        return Section(title, notes=("Needs --training_logs: not given.",))
+        return Section(title, notes=("Needs --training-logs: not given.",))
     text = (
         "Loss is the cross-entropy per predicted token, in nats. Accuracy is the share of tokens "
         "that are predicted rightly when all those before them are given.",
@@ -45,7 +45,7 @@ def tokenizer_section(inputs: ReportInputs) -> Section:
     if inputs.vqgan_log:
         figures += _tokenizer_curves(read_log(inputs.vqgan_log))
     else:
-        notes.append("Needs --vqgan_log for the curves: not given.")
+        notes.append("Needs --vqgan-log for the curves: not given.")
     if inputs.codes:
         figures.append(_code_histogram(inputs.codes, inputs.num_codes))
     else:
@@ -77,7 +77,7 @@ def _log_figures(entry: str) -> list[Figure]:
     name, _, path = entry.rpartition("=")
     if not name:
         raise InputError(
-            f"--training_logs: {entry!r}: expected NAME=FILE, e.g. recognition=a.jsonl"
+            f"--training-logs: {entry!r}: expected NAME=FILE, e.g. recognition=a.jsonl"
         )
     rows = read_log(path)
     groups = (
@@ -141,7 +141,7 @@ def _count_codes(path: Path, num_codes: int | None) -> np.ndarray:
     if min(counts, default=0) < 0 or highest >= size:
         raise InputError(
             f"codes: {path}: codes from {min(counts)} to {highest}; expected 0 to {size - 1}. "
-            "Check --num_codes."
+            "Check --num-codes."
         )
     return np.array([counts[code] for code in range(size)])
 

@@ -94,14 +94,30 @@ class JsonText:
 
 
 def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokenizer:
-    """The tokenizer at ``path`` (``*.json``: Hugging Face, else Meta's file), or the shipped one.
+    """The tokenizer of the file that ``find_text_tokenizer`` finds.
+
+    Raises:
+        InputError: there is no such file, or it is unreadable, or the tokenizer has more ids than
+            the vocabulary's text block.
+    """
+    chosen = find_text_tokenizer(path, vocabulary)
+    tokenizer = JsonText(chosen) if chosen.suffix == ".json" else LlamaText(chosen)
+    if tokenizer.size > vocabulary.num_text:
+        raise InputError(
+            f"text tokenizer: {chosen} has {tokenizer.size} ids, but vocabulary "
+            f"'{vocabulary.name}' has room for {vocabulary.num_text}. Give its tokenizer file."
+        )
+    return tokenizer
+
+
+def find_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> Path:
+    """The tokenizer file at ``path`` (``*.json``: Hugging Face, else Meta's), or the shipped one.
 
     Of a folder, as ``tune download`` fills it, the ``tokenizer.model`` there or in ``original/``
     is taken, or ``tokenizer.json``.
 
     Raises:
-        InputError: the file is missing or unreadable, or none is given and the vocabulary ships
-            none, or the tokenizer has more ids than the vocabulary's text block.
+        InputError: the folder has none, or none is given and the vocabulary ships none.
     """
     if path is None and vocabulary.shipped_tokenizer is None:
         raise InputError(
@@ -115,13 +131,7 @@ def load_text_tokenizer(path: Path | None, vocabulary: Vocabulary) -> TextTokeni
             f"text tokenizer: {chosen}: none of {', '.join(_FILE_NAMES)} is there. Download it "
             "with 'tune download meta-llama/Llama-3.2-1B-Instruct' (README), or give the file."
         )
-    tokenizer = JsonText(chosen) if chosen.suffix == ".json" else LlamaText(chosen)
-    if tokenizer.size > vocabulary.num_text:
-        raise InputError(
-            f"text tokenizer: {chosen} has {tokenizer.size} ids, but vocabulary "
-            f"'{vocabulary.name}' has room for {vocabulary.num_text}. Give its tokenizer file."
-        )
-    return tokenizer
+    return chosen
 
 
 def _shipped(vocabulary: Vocabulary) -> Path:

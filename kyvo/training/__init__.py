@@ -22,6 +22,7 @@ from kyvo.training.setup import (
     apply_compile_and_float8,
     build_model,
     build_optimizer,
+    describe_run,
     fingerprint,
 )
 from kyvo.training.step import NonFiniteGradCheck, apply_gradients
@@ -41,6 +42,7 @@ __all__ = [
     "build_model",
     "build_optimizer",
     "check_fingerprint",
+    "describe_run",
     "find_interrupted",
     "fingerprint",
     "language_loss",

@@ -9,7 +9,7 @@ import torch
 from kyvo.common.config import Component, From
 from kyvo.common.devices import resolve_precision
 from kyvo.common.errors import Problems
-from kyvo.models.weights import HeadStart
+from kyvo.models.weights import LmHeadInit
 from kyvo.scenes import get_schema
 from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training.loss import Normalization
@@ -76,11 +76,11 @@ class TrainingConfig:
         head_start: start of the output head with Llama's weights: from them, or random.
         loss: weighting and normalisation of the loss.
         device: ``auto`` means the GPU if there is one.
-        precision: ``bf16_mixed``: bfloat16 matrix products over float32 weights; ``bf16``:
+        precision: ``bf16_mixed``: bfloat16 matmuls over float32 weights; ``bf16``:
             bfloat16 weights; ``auto``: bf16_mixed where the device multiplies bfloat16 numbers
             itself, else fp32.
         compile: compile the layers and the loss.
-        float8: make the layers' large matrix products in float8; needs ``compile``.
+        float8: make the layers' large matmuls in float8; needs ``compile``.
         batch_size: sequences of a batch.
         gradient_accumulation_steps: batches whose gradients make one step.
         epochs: passes over the data.
@@ -113,7 +113,7 @@ class TrainingConfig:
     tokenizer: Path | None = None
     llama_weights: Path | None = None
     checkpoint: Path | None = None
-    head_start: HeadStart = "llama"
+    lm_head_init: LmHeadInit = "llama"
     loss: LossConfig = LossConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Precision = "auto"
@@ -153,7 +153,7 @@ class TrainingConfig:
             )
         if self.float8 and (self.precision == "fp32" or not self.compile):
             raise ValueError(
-                "float8: needs compile: true, without which its casts cost more than its products "
+                "float8: needs compile: true, without which its casts cost more than its matmuls "
                 f"save, and precision bf16_mixed or bf16; found compile {self.compile}, "
                 f"precision {self.precision}"
             )

@@ -1,7 +1,7 @@
 """Fused cross-entropy: head, loss and both gradients in one pass over the labelled positions.
 
 The logits of a chunk are turned into their own gradient on the spot, so that no logits outlive
-their chunk and no matrix product is made twice.
+their chunk and no matmul is done twice.
 
 Shapes: D width, N labelled positions, C of them at a time, V ids, P ids with padding.
 """
@@ -66,7 +66,7 @@ def fused_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Summed weighted cross-entropy of ``hidden_ND @ head_VD.T``, and how many labels are first.
 
-    Under autocast the matrix products have its type.
+    Under autocast the matmuls have its type.
 
     Args:
         chunk: labelled positions at a time; 0: all at once.
@@ -76,7 +76,7 @@ def fused_cross_entropy(
     dtype = hidden_ND.dtype
     if torch.is_autocast_enabled(hidden_ND.device.type):
         dtype = torch.get_autocast_dtype(hidden_ND.device.type)
-    # Inside the function gradients are always off, so that it has to be told of no_grad.
+    # Gradients are always off inside the function, so that it must learn of no_grad from here.
     is_training = torch.is_grad_enabled()
     needs_input_grad = (
         is_training and hidden_ND.requires_grad,
@@ -94,7 +94,7 @@ class _Settings:
     """How the pass through the head is made.
 
     Attributes:
-        dtype: type of the matrix products.
+        dtype: type of the matmuls.
         needs_input_grad: whether the hidden states, and the head, get a gradient.
         chunk, forward_backward, alignment: as for ``fused_cross_entropy``.
     """
@@ -111,7 +111,7 @@ class _Settings:
         return (slice(start, start + step) for start in range(0, max(count, 1), step))
 
     def padded(self, head_VD: Tensor) -> Tensor:
-        """The head in the products' type, with rows of zeros up to the alignment."""
+        """The head in the matmuls' type, with rows of zeros up to the alignment."""
         num_ids, width = head_VD.shape
         num_zeros = -num_ids % self.alignment
         if not num_zeros:

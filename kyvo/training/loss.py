@@ -21,7 +21,7 @@ from kyvo.training.cross_entropy import (
 )
 
 Normalization = Literal["valid", "sample", "reference"]
-# Rows of 16-bit numbers that start at any other multiple keep the GPU's fast products away.
+# Rows of 16-bit numbers that start at any other multiple keep the GPU's fast matmuls away.
 _GPU_ALIGNMENT = 16
 
 
@@ -67,7 +67,7 @@ def language_loss(
         chunk: labelled positions per pass through the head; 0: all at once.
         is_compiled: compile what turns logits into their gradient, instead of one kernel each.
     """
-    hidden_ND = model.hidden_at(batch.tokens_BL, batch.positions_N)
+    hidden_ND = model.hidden_states(batch.tokens_BL, batch.positions_N)
     total, correct = fused_cross_entropy(
         hidden_ND,
         model.output.weight,

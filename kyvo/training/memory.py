@@ -50,7 +50,7 @@ def estimate_memory(
 ) -> TrainingMemory:
     """The peak of a step over ``num_tokens`` positions of which ``num_labels`` carry loss.
 
-    ``model`` may be an ``outline``. Counted as the eager layers keep tensors for their backward
+    ``model`` may be on the meta device. Counted as the eager layers keep tensors for their backward
     pass, twice Adam's running averages, and logits as they are turned into their gradient.
     Compiled layers keep less.
     """
@@ -80,31 +80,31 @@ def checkpoint_bytes(model: KyvoModel, config: TrainingConfig) -> tuple[int, int
 def _bytes_per_token(model: KyvoModel, config: TrainingConfig) -> int:
     """Bytes that all layers keep of one position."""
     width, inner = model.output.weight.shape[1], _feed_forward_width(model)
-    item = _product_bytes(config)
+    item = _matmul_bytes(config)
     residual = weight_dtype(config.precision).itemsize
-    attention = model.layers[0].attn
+    attention = model.blocks[0].attn
     of_keys = attention.num_kv_heads * attention.head_dim
     # Twice: the residual stream, the normalised values in float32, and their copy that enters
-    # the matrix products.
+    # the matmuls.
     of_norms = 2 * (residual + 4 + item) * width
     # Queries, keys and values; queries and keys turned by their position; the attended values.
     of_attention = 3 * item * (width + of_keys)
-    # Gate, its activation, the other branch and the product.
+    # Gate, its activation, the other branch and their product.
     return len(model.layers) * (of_norms + of_attention + 4 * item * inner)
 
 
 def _bytes_per_label(model: KyvoModel, config: TrainingConfig) -> int:
-    """Logits in the products' type, and in float32 too where that is another and kept."""
-    item = _product_bytes(config)
+    """Logits in the matmuls' type, and in float32 too where that is another and kept."""
+    item = _matmul_bytes(config)
     as_float32 = 0 if item == 4 or config.compile else 4
     return model.output.weight.shape[0] * (item + as_float32)
 
 
-def _product_bytes(config: TrainingConfig) -> int:
-    """Bytes of a number as it enters the matrix products."""
+def _matmul_bytes(config: TrainingConfig) -> int:
+    """Bytes of a number as it enters the matmuls."""
     return 4 if config.precision == "fp32" else 2
 
 
 def _feed_forward_width(model: KyvoModel) -> int:
-    first: nn.Linear = model.layers[0].mlp.w1
+    first: nn.Linear = model.blocks[0].mlp.w1
     return first.out_features

@@ -18,14 +18,20 @@ from kyvo.data.batches import Batch, LossWeighting, collate
 from kyvo.data.dataset import KyvoDataset
 from kyvo.data.inspection import DATA_REMEDY, check_scenes
 from kyvo.images.codebook import load_codebook
-from kyvo.models import KyvoModel, check_codebook, num_parameters, outline
+from kyvo.models import KyvoModel, build_on_meta, check_codebook, num_parameters
 from kyvo.scenes import ParseReport, SceneCodec, get_schema
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
 from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training.config import TrainingConfig
 from kyvo.training.memory import TrainingMemory, checkpoint_bytes, estimate_memory
 from kyvo.training.runtime import length_multiple
-from kyvo.training.setup import build_optimizer, check_lengths, find_start, load_start
+from kyvo.training.setup import (
+    build_optimizer,
+    check_lengths,
+    describe_run,
+    find_start,
+    load_start,
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,9 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
         if config.float8:
             problems.attempt(check_float8, device, "Set float8=false.")
     scenes = problems.attempt(_read_scenes, config, dataset)
-    model = problems.attempt(outline, config.model, vocabulary)
+    if dataset is not None:
+        problems.attempt(describe_run, config, dataset)
+    model = problems.attempt(build_on_meta, config.model, vocabulary)
     _check_weights(model, config, problems)
     for samples in (dataset, validation):
         if samples is not None and model is not None:

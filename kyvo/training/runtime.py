@@ -26,7 +26,7 @@ def length_multiple(device: torch.device) -> int:
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[None]:
-    """Context of a forward pass: for bf16_mixed, bfloat16 matrix products of float32 weights."""
+    """Context of a forward pass: for bf16_mixed, bfloat16 matmuls of float32 weights."""
     assert precision != "auto", "TrainingConfig.on says what it means"
     if precision != "bf16_mixed":
         return nullcontext()

@@ -14,12 +14,14 @@ from kyvo.data.batches import padded_length
 from kyvo.data.dataset import KyvoDataset
 from kyvo.images.codebook import load_codebook
 from kyvo.models import KyvoModel, find_llama, find_weights, load_llama, load_released
+from kyvo.models.description import ModelDescription, describe_model
+from kyvo.scenes import get_schema
 from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training.config import TrainingConfig
 from kyvo.training.runtime import weight_dtype
 
-# Nine tenths of a layer's matrix products. Queries, keys and values stay bfloat16: two of them are
-# too narrow to gain, and plain they are one product.
+# Nine tenths of a layer's matmuls. Queries, keys and values stay bfloat16: two of them are too
+# narrow to gain, and in bfloat16 all three are one matmul.
 _FLOAT8_LINEARS = ("mlp.w1", "mlp.w2", "mlp.w3", "attn.output_proj")
 
 
@@ -30,11 +32,29 @@ def build_model(config: TrainingConfig, device: torch.device) -> KyvoModel:
     load_start(model, config)
     codebook = load_codebook(config.codebook, vocabulary.num_image_codes)
     model.tok_embeddings.set_codebook(torch.from_numpy(codebook))
-    return model.place(device, weight_dtype(config.precision))
+    return model.to(device, weight_dtype(config.precision))
+
+
+def describe_run(config: TrainingConfig, dataset: KyvoDataset) -> ModelDescription:
+    """What the run's checkpoints say of themselves.
+
+    Raises:
+        InputError: a tokenizer that the config names is missing or unreadable.
+    """
+    return describe_model(
+        config.model,
+        get_vocabulary(config.vocabulary),
+        get_schema(config.scene_schema) if config.scene_schema else None,
+        config.tokenizer,
+        config.codebook,
+        tuple(builder.task.name for builder in dataset.builders),
+        dataset.codes_per_image,
+        dataset.builders[0].centre_first,
+    )
 
 
 def apply_compile_and_float8(model: KyvoModel, config: TrainingConfig) -> None:
-    """Switch to float8 matrix products and compiled layers, as ``config`` asks; names stay."""
+    """Switch to float8 matmuls and compiled layers, as ``config`` asks; names stay."""
     if config.float8:
         to_float8(model)
     if config.compile:
@@ -42,7 +62,7 @@ def apply_compile_and_float8(model: KyvoModel, config: TrainingConfig) -> None:
 
 
 def to_float8(model: KyvoModel, emulate: bool = False) -> None:
-    """Make the layers' large matrix products in float8, scaled anew for every tensor (torchao).
+    """Make the layers' large matmuls in float8, scaled anew for every tensor (torchao).
 
     ``emulate`` rounds alike and multiplies in float32, on any device.
     """
@@ -68,7 +88,7 @@ def find_start(config: TrainingConfig) -> Path | None:
 def load_start(model: KyvoModel, config: TrainingConfig) -> None:
     """Load what training starts from: a trained Kyvo, else Llama, else nothing (random weights).
 
-    With an ``outline`` of the model only names and shapes are compared.
+    With a model on the meta device only names and shapes are compared.
 
     Raises:
         InputError: no such weights, or they do not fit.
@@ -76,7 +96,7 @@ def load_start(model: KyvoModel, config: TrainingConfig) -> None:
     if config.checkpoint is not None:
         load_released(model, find_weights(config.checkpoint))
     elif config.llama_weights is not None:
-        load_llama(model, config.llama_weights, config.head_start)
+        load_llama(model, config.llama_weights, config.lm_head_init)
 
 
 def check_lengths(dataset: KyvoDataset, max_seq_len: int, multiple: int = 1) -> None:

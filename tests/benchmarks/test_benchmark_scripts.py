@@ -28,7 +28,7 @@ def rows_of(main, output, *argv):
     return named
 
 
-def products_of(module, *inputs):
+def flops_of(module, *inputs):
     """FLOP of a module's convolutions, counted from their shapes."""
     counted = []
 
@@ -47,29 +47,29 @@ def test_vqgan_without_faster_arithmetic_changes_nothing(tmp_path):
     argv = ("--config", "mini", "--ways", "float32", "--batches", "2", "--repeats", "1")
     rows = rows_of(vqgan.main, tmp_path / "vqgan.json", *argv)
     assert rows["equal codes", "share"]["value"] == 1.0
-    assert rows["pictures of equal codes, largest difference", "levels"]["value"] == 0.0
-    assert rows["pictures of equal codes, PSNR", "dB"]["value"] == 100.0
+    assert rows["images of equal codes, largest difference", "levels"]["value"] == 0.0
+    assert rows["images of equal codes, PSNR", "dB"]["value"] == 100.0
 
     record = json.loads((tmp_path / "vqgan.json").read_text())
     decoded = rows["decode, float32, batch 2, the best", "images/s"]
     released = rows[f"decode, {vqgan.REFERENCE}", "images/s"]
     assert decoded["reference"] == released["value"] > 0
-    gflop = rows["decode, products of a picture", "GFLOP"]["value"]
+    gflop = rows["decode, matmuls of an image", "GFLOP"]["value"]
     limit = record["ceilings"]["matmul_flops_per_s"] / (gflop * 1e9)
     assert decoded["ceiling"] == pytest.approx(limit)
 
 
-def test_vqgan_counts_the_products_of_its_convolutions_and_attention():
+def test_vqgan_counts_the_flops_of_its_convolutions_and_attention():
     config = vqgan.SUBJECTS["mini"].config
     model = VQGAN(config).eval().requires_grad_(False)
     codes = torch.zeros(1, 8, 8, dtype=torch.long)
-    wanted = products_of(model.post_quant_conv, model.embed_codes(codes))
-    wanted += products_of(model.decoder, torch.zeros(1, config.z_channels, 8, 8))
-    # The block in the middle attends: two products over 64 x 64 positions and 64 channels.
-    wanted += 2 * (2 * 64 * 64 * 64)
+    expected = flops_of(model.post_quant_conv, model.embed_codes(codes))
+    expected += flops_of(model.decoder, torch.zeros(1, config.z_channels, 8, 8))
+    # The block in the middle attends: two matmuls over 64 x 64 positions and 64 channels.
+    expected += 2 * (2 * 64 * 64 * 64)
     measured = vqgan.Bench(vqgan.SUBJECTS["mini"], (), torch.device("cpu"), 1)
     flops, _ = measured._reference("decode", codes.numpy())
-    assert flops == wanted
+    assert flops == expected
 
 
 def test_psnr_is_that_of_its_definition():
@@ -87,19 +87,19 @@ def test_operations_are_counted_by_their_numbers():
 
 
 def test_rays_are_counted_by_their_kind():
-    picture = world.Picture(8, 2)
+    settings = world.RenderSettings(8, 2)
     scenes = {
         material: [sample_scene(i, "test", 0, SceneOptions(materials=(material,))) for i in (0, 1)]
         for material in ("rubber", "metal")
     }
-    rubber = world.count_work(scenes["rubber"], picture)
-    metal = world.count_work(scenes["metal"], picture)
+    rubber = world.count_work(scenes["rubber"], settings)
+    metal = world.count_work(scenes["metal"], settings)
     assert rubber.rays["camera"] == metal.rays["camera"] == 8 * 8 * 2
     assert "mirror" not in rubber.rays
     assert 0 < metal.rays["mirror"] < metal.rays["camera"]
     for work in (rubber, metal):
         traced = work.rays["camera"] + work.rays.get("mirror", 0)
-        # Three lamps and the sun.
+        # Three lights and the sun.
         assert 0 < work.rays["shadow"] <= 4 * traced
         assert work.operations > 100 * traced
 
@@ -107,13 +107,13 @@ def test_rays_are_counted_by_their_kind():
 def test_world_measures_rendering_encoding_and_every_kind_of_item(tmp_path):
     argv = ["--count=1", "--items=1", "--workers=0", "--repeats=1", "--sides=64"]
     rows = rows_of(world.main, tmp_path / "world.json", *argv)
-    assert rows["camera rays of a picture of 64 x 64 x 2 rays", "rays"]["value"] == 64 * 64 * 2
+    assert rows["camera rays of an image of 64 x 64 x 2 rays", "rays"]["value"] == 64 * 64 * 2
     for task in ("scenes", "instructions", "questions", "objaworld"):
         assert rows[f"make_world, {task}, 32 x 32 x 1 rays, 0 workers", "items/s"]["value"] > 0
     assert rows["rendering, 64 x 64 x 2 rays", "images/s"]["ceiling"] is None
 
 
-def test_encoded_pictures_can_be_read_again():
+def test_encoded_images_can_be_read_again():
     noise = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     assert world.encode(noise) > noise.size
     assert world.encode(np.zeros_like(noise)) < noise.size

@@ -55,7 +55,7 @@ def test_a_scene_never_ends_before_its_tokens_are_used_up():
     assert len(image) == vocabulary.num_image_codes + 3
 
 
-def test_the_floor_is_bytes_or_products_and_the_prompts(tiny):
+def test_the_floor_is_bytes_or_matmuls_and_the_prompts(tiny):
     """One layer of width 16, worked out by hand."""
     body = 4 * 16 * 16 + 3 * 16 * 16 + 2 * 16
     head = 16 * generation.VOCABULARY.size

@@ -21,7 +21,7 @@ bench, make_results = map(importlib.import_module, ("bench", "make_results"))
 Row = bench.Row
 FILES = sorted((ROOT / "benchmarks/results").glob("*.json"))
 
-FULL = Row("decoding", 250.0, "images/s", 100.0, "one at a time", 1000.0, "the products", "warm")
+FULL = Row("decoding", 250.0, "images/s", 100.0, "one at a time", 1000.0, "the matmuls", "warm")
 QUICKER = Row("opening", 0.5, "s", 2.0, "one at a time")
 ALONE = Row("a | b", 0.000602, "share")
 
@@ -41,9 +41,14 @@ def write(path, *rows, title="Speed: how fast it is", **changed):
 
 
 def cells_of(text):
-    """The cells of a page's rows, header and ruler left out."""
-    lines = [line for line in text.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[1:]]
+    """The cells of the rows under a page's headings, headers and rulers left out."""
+    lines = [line for line in text.partition("\n## ")[2].splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [row for row in rows if row[0] != "what"]
+
+
+def page_of(*paths):
+    return make_results.page([make_results.read_table(path) for path in paths])
 
 
 @pytest.mark.parametrize(
@@ -81,31 +86,79 @@ def test_ratios_and_shares_have_sensible_digits():
     ]
 
 
-def test_a_row_shows_figure_reference_ratio_ceiling_and_share(tmp_path):
-    text = make_results.page([make_results.read_table(write(tmp_path / "a.json", FULL))])
+def test_a_row_shows_value_reference_ratio_ceiling_and_share(tmp_path):
+    text = page_of(write(tmp_path / "a.json", FULL))
     (cells,) = cells_of(text)
     assert cells == ["decoding (a)", "250 images/s", "100 (b)", "2.50", "1,000 (c)", "25 %"]
-    assert "(a) warm; (b) one at a time; (c) the products" in text
+    assert "(a) warm; (b) one at a time; (c) the matmuls" in text
     assert "## Speed (Abacus)" in text
     assert "How fast it is" in text
     assert "`python3 benchmarks/vqgan.py`" in text
-    assert "2026-01-02; device Abacus, cores 2; measured: products of large matrices" in text
-    assert "750 TFLOP/s" in text
+    assert "- 2026-01-02; device Abacus, cores 2; measured: large matmuls at 750 TFLOP/s" in text
     assert "4,000 GB/s" in text
 
 
 def test_less_time_is_better_and_missing_references_stay_empty(tmp_path):
     path = write(tmp_path / "a.json", QUICKER, ALONE, Row("x", 1.0, "Jaccard", 0.0, "untrained"))
-    text = make_results.page([make_results.read_table(path)])
-    quicker, alone, beside_nothing = cells_of(text)
-    assert quicker[2:] == ["2 (a)", "4.00", "", ""]
-    assert alone == ["a \\| b", "0.000602 share", "", "", "", ""]
-    assert beside_nothing[2:4] == ["0 (b)", ""]
+    quicker, alone, beside_nothing = cells_of(page_of(path))
+    assert quicker == ["opening", "0.500 s", "2 (a)", "4.00"]
+    assert alone == ["a \\| b", "0.000602 share", "", ""]
+    assert beside_nothing[2:] == ["0 (b)", ""]
+
+
+def test_columns_that_nothing_fills_are_left_out(tmp_path):
+    text = page_of(write(tmp_path / "a.json", ALONE))
+    assert "| what | value |\n|---|--:|\n" in text
+
+
+def test_runs_of_one_title_on_one_device_share_a_table(tmp_path):
+    paths = [
+        write(tmp_path / "a.json", FULL, date="2026-01-01"),
+        write(tmp_path / "b.json", ALONE, title="Other"),
+        write(tmp_path / "c.json", QUICKER, date="2026-01-03"),
+        write(tmp_path / "d.json", FULL, machine={"device": "Loom"}),
+    ]
+    text = page_of(*paths)
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == ["## Speed (Abacus)", "## Other (Abacus)", "## Speed (Loom)"]
+    shared = text.split("## ")[1]
+    assert [cells[0] for cells in cells_of(f"\n## {shared}")] == ["decoding (a)", "opening"]
+    assert shared.index("- 2026-01-01;") < shared.index("- 2026-01-03;")
+
+
+def summary_of(text):
+    """The lines of the summary, header and ruler left out."""
+    lines = [line for line in text.partition("\n## ")[0].splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[1:]]
+
+
+def test_the_summary_has_the_best_of_every_device(tmp_path):
+    """The lowest time and the highest rate; what is of another script or unit does not count."""
+    rates = [
+        Row("encode, slow", 5.0, "images/s"),
+        Row("encode, fast", 9.0, "images/s", 3.0, "slow"),
+        Row("encode, large", 99.0, "GFLOP"),
+    ]
+    times = [Row("open from the cache", value, "s") for value in (0.5, 0.25)]
+    paths = [
+        write(tmp_path / "a.json", *rates, command="python3 benchmarks/vqgan.py --config mini"),
+        write(tmp_path / "b.json", *times, script="benchmarks/data_store.py"),
+        write(tmp_path / "c.json", rates[0], machine={"device": "Loom"}),
+        write(tmp_path / "d.json", ALONE, machine={"device": "Sundial"}),
+    ]
+    assert summary_of(page_of(*paths)) == [
+        ["encoding images", "9 images/s (mini, 3.00 x the reference)", "5 images/s"],
+        ["opening pretokenised data", "0.250 s", ""],
+    ]
+
+
+def test_the_committed_page_has_ten_lines_at_its_top():
+    assert len(summary_of(make_results.PAGE.read_text())) == len(make_results.HEADLINES) == 10
 
 
 def test_titles_come_from_the_scripts_themselves(tmp_path):
     table = make_results.read_table(write(tmp_path / "a.json", FULL, title=None))
-    assert table.title == "Pictures to codes and back"
+    assert table.title == "Images to codes and back"
 
 
 def test_the_legend_gives_one_letter_to_one_text_and_does_not_run_out():

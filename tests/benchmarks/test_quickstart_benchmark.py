@@ -18,7 +18,7 @@ quickstart = importlib.import_module("quickstart")
 RECORDED = ROOT / "tests/goldens/benchmarks/quickstart-run"
 
 
-def test_a_recorded_run_gives_its_figures(tmp_path):
+def test_a_recorded_run_gives_its_rows(tmp_path):
     output = tmp_path / "quickstart.json"
     quickstart.main(["--finished", str(RECORDED), "--output", str(output)])
     rows = json.loads(output.read_text())["rows"]
@@ -28,7 +28,7 @@ def test_a_recorded_run_gives_its_figures(tmp_path):
     assert total["value"] == pytest.approx(587.7)
     assert total["reference"] == 240
     assert values["stage: language model", "s"]["value"] == 288.6
-    assert values["image tokenizer, held-out pictures", "dB PSNR"]["value"] == pytest.approx(
+    assert values["image tokenizer, held-out images", "dB PSNR"]["value"] == pytest.approx(
         34.1509, abs=1e-4
     )
     # The middle of 9997, 13126, 14084, 14155.

@@ -1,4 +1,4 @@
-"""The training benchmark: what it compares is the same mathematics, and its figures add up."""
+"""The training benchmark: what it compares is the same mathematics, and its values add up."""
 
 import importlib
 import json
@@ -98,8 +98,8 @@ def test_flops_are_those_that_torch_counts(paths):
     causal = 6 * len(model.layers) * width * length * batch.num_tokens
     # The projection of the codebook, which the formula leaves out.
     projection = 2 * 2 * 512 * 16 * width
-    products = sum(counts.values()) - attention - projection
-    assert training.flops_of(model, batch) - causal == pytest.approx(products, rel=0.02)
+    matmuls = sum(counts.values()) - attention - projection
+    assert training.flops_of(model, batch) - causal == pytest.approx(matmuls, rel=0.02)
 
 
 def run(tmp_path, *arguments):
@@ -109,6 +109,7 @@ def run(tmp_path, *arguments):
     return json.loads(output.read_text())
 
 
+@pytest.mark.slow
 def test_cases_are_measured_beside_the_reference(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(training, "WARMUP_STEPS", 1)
     cases = ["reference", "labels", "compiled", "bfloat16", "all"]
@@ -117,7 +118,7 @@ def test_cases_are_measured_beside_the_reference(tmp_path, capsys, monkeypatch):
     assert found["command"].startswith("python3 benchmarks/training.py --device cpu")
     assert found["ceilings"].keys() == {"matmul_flops_per_s", "copy_bytes_per_s"}
     rows = {row["what"]: row for row in found["rows"]}
-    # Five figures of each; float8 is left out on a CPU, and told.
+    # Five rows of each; float8 is left out on a CPU, and reported.
     assert len(rows) == 5 * (len(cases) - 1)
     assert "all: left out, float8 needs a GPU" in capsys.readouterr().out
     labels = rows["recognition, batch 32, labels: samples"]
@@ -146,6 +147,7 @@ def test_levers_taken_off_leave_the_losses_alike(tmp_path, undone):
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_curves_start_alike_and_kernels_are_listed(tmp_path):
     found = run(
         tmp_path, "--workload", "rendering", "--only", "--curve", "3", "--profile", "labels"
@@ -166,7 +168,7 @@ def test_counts_of_zero_are_refused():
         training.main(["--steps", "0"])
 
 
-def test_a_row_tells_its_share_of_reference_and_ceiling():
+def test_a_row_prints_its_share_of_reference_and_ceiling():
     row = bench.Row("speed", 12.0, "m/s", 4.0, "walking", 24.0, "running", "uphill")
     assert "3.00 x walking" in str(row)
     assert "50% of running" in str(row)

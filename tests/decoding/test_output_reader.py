@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kyvo_stand_ins import CODES_PER_IMAGE, mini_codec, tiny_model
+from kyvo_stand_ins import CODES_PER_IMAGE, generate, mini_codec, tiny_model
 from scene_samples import encode
 
-from kyvo.decoding import Generator, OutputReader, Sampling
+from kyvo.decoding import OutputReader, Sampling
 from kyvo.decoding.grammar import output_automaton
 from kyvo.tokens.sequences import SequenceBuilder, get_task
 from kyvo.tokens.vocabulary import get_vocabulary
@@ -160,9 +160,10 @@ def test_constrained_decoding_yields_whole_outputs(task, seed):
     random = np.random.default_rng(seed)
     prompts = [random.integers(2, VOCABULARY.size, 20) for _ in range(8)]
     sampling = Sampling(temperature=4.0, seed=seed)
-    generator = Generator(model, VOCABULARY.eos, 650, 8, sampling, AUTOMATA[task])
+    settings = {"sampling": sampling, "automaton": AUTOMATA[task]}
+    found = generate(model, prompts, VOCABULARY.eos, 650, 8, **settings)
     num_ended = 0
-    for _, ids in generator.generate(prompts):
+    for ids in map(np.array, found.values()):
         output = reader(task).read(ids)
         if VOCABULARY.eos in ids:
             num_ended += 1
@@ -177,5 +178,6 @@ def test_constrained_decoding_yields_whole_outputs(task, seed):
 
 def test_without_constraints_a_random_model_writes_no_whole_output():
     prompts = [np.array([2, 3, 4])] * 4
-    for _, ids in Generator(tiny_model(), VOCABULARY.eos, 40, 4, Sampling(1.0)).generate(prompts):
-        assert reader("3-I").read(ids).report.reasons
+    found = generate(tiny_model(), prompts, VOCABULARY.eos, 40, 4, sampling=Sampling(1.0))
+    for ids in found.values():
+        assert reader("3-I").read(np.array(ids)).report.reasons

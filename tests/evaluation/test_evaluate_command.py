@@ -143,7 +143,7 @@ def test_scene_values_are_those_of_the_command(root, rows, tmp_path):
 
 def test_image_values_are_those_of_the_commands(root, rows, tmp_path):
     embeddings = ("--folder_path", f"{root}/results/images/rendering")
-    vqgan = ("--vqgan_root", str(root), "--vqgan_type", "vqgan")
+    vqgan = ("--vqgan-root", str(root), "--vqgan_type", "vqgan")
     command = [*embeddings, *vqgan, "--image_output_path", str(tmp_path)]
     load_script("decode_image_embeddings").main(command)
     expected = {}

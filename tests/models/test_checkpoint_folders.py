@@ -11,7 +11,15 @@ import torch
 from safetensors.torch import load_file
 
 from kyvo.common.errors import InputError
-from kyvo.models import checkpoints, find_weights, latest_checkpoint, save_checkpoint
+from kyvo.models import (
+    MODEL,
+    OPTIMIZER,
+    STATE,
+    checkpoints,
+    find_weights,
+    latest_checkpoint,
+    save_checkpoint,
+)
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 
@@ -19,7 +27,8 @@ FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.j
 def save(root, step, keep=2):
     weights = {"a": torch.full((40, 5), float(step)), "b": torch.tensor(float(step))}
     tensors = {"a|step": torch.tensor(step)}
-    return save_checkpoint(root, step, weights, tensors, {"step": step}, keep)
+    files = {MODEL: weights, OPTIMIZER: tensors, STATE: {"step": step}}
+    return save_checkpoint(root, step, files, keep)
 
 
 def steps(root):

@@ -54,7 +54,7 @@ def test_sin_cos_table_is_the_closed_form():
 def test_an_id_in_no_block_raises(bad_id, is_frozen):
     embedding = tiny_model().tok_embeddings
     if is_frozen:
-        embedding.freeze_table()
+        embedding.materialize_table()
     with pytest.raises(IndexError):
         embedding(torch.tensor([[5, bad_id]]))
 
@@ -65,7 +65,7 @@ def test_the_frozen_table_equals_the_forward_pass(choices):
     ids_BL = torch.arange(get_vocabulary("mini").size)[None]
     with torch.no_grad():
         before_BLD = embedding(ids_BL)
-        embedding.freeze_table()
+        embedding.materialize_table()
         torch.testing.assert_close(embedding(ids_BL), before_BLD, rtol=0, atol=1e-6)
 
 

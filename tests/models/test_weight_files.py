@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
 from kyvo.models import (
+    build_on_meta,
     load_llama,
     load_released,
     load_released_state,
-    outline,
     released_state_dict,
 )
 from kyvo.tokens.vocabulary import get_vocabulary
@@ -216,8 +216,8 @@ def test_a_llama_of_another_size_is_refused(tmp_path):
 OUTLINE = Component("kyvo.models.kyvo_model", TINY_SIZES)
 
 
-def test_an_outline_holds_no_weights_and_refuses_as_the_model_does(meta_file, tmp_path):
-    model = outline(OUTLINE, get_vocabulary("mini"))
+def test_a_model_on_meta_holds_no_weights_and_refuses_as_the_model_does(meta_file, tmp_path):
+    model = build_on_meta(OUTLINE, get_vocabulary("mini"))
     assert all(parameter.is_meta for parameter in model.parameters())
     load_llama(model, meta_file)
     shapes = {name: value.shape for name, value in model.state_dict().items()}

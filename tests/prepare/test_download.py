@@ -208,7 +208,7 @@ def test_damage_is_named_and_mended(
     first, problem, remedy = str(caught.value).splitlines()
     assert first == f"{tmp_path}: 1 files missing or damaged:"
     assert re.search(f"^  {path}: {message}", problem)
-    assert remedy.startswith("Run the command without --verify_only")
+    assert remedy.startswith("Run the command without --verify-only")
     download(listing, tmp_path)
     assert hub.asked == [(path, "")]
     assert tree(tmp_path) == FILES
@@ -309,7 +309,7 @@ def test_the_command(
     sizes.pop(CHECKPOINT)
     summary = "4 files, 10,002 bytes, "
 
-    script.main([*chosen, "--dry_run"])
+    script.main([*chosen, "--dry-run"])
     *lines, last = capsys.readouterr().out.splitlines()
     assert {path: int(size.replace(",", "")) for size, path in map(str.split, lines)} == sizes
     assert last == f"{summary}in this choice"
@@ -319,14 +319,14 @@ def test_the_command(
     assert capsys.readouterr().out == f"{summary}verified in kyvo-datasets-and-codebooks\n"
     assert tree(Path("kyvo-datasets-and-codebooks")) == {path: FILES[path] for path in sizes}
 
-    script.main([*chosen, "--verify_only"])
+    script.main([*chosen, "--verify-only"])
     with pytest.raises(InputError, match="4 files missing or damaged"):
-        script.main([*chosen, "--verify_only", "--output", "elsewhere"])
+        script.main([*chosen, "--verify-only", "--output", "elsewhere"])
     assert not Path("elsewhere").exists()
 
 
 def test_the_command_asks_the_hub_of_the_environment(hub: FakeHub, tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--verify_only", "--output", str(tmp_path)]
+    command = [sys.executable, str(SCRIPT), "--verify-only", "--output", str(tmp_path)]
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")

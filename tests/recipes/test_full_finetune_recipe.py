@@ -140,7 +140,7 @@ def test_metrics_tell_loss_accuracy_speed_and_validation(straight):
             }
             assert line["tokens_per_second"] > line["samples_per_second"] > 0
             assert 0 <= line["accuracy"] <= 1
-    # Cosine after two steps of warm-up; logged as it stands after the step.
+    # Cosine after two steps of warm-up; logged as it is after the step.
     rates = [line["learning_rate"] for line in lines if "loss" in line]
     expected = [3e-3 * (1 + np.cos(np.pi * (step - 2) / 7)) / 2 for step in (3, 6, 9)]
     assert rates == pytest.approx(expected, abs=1e-9)
@@ -248,7 +248,7 @@ def test_a_finished_run_has_nothing_left_to_do(root, tmp_path, straight):
     assert {p: p.stat().st_mtime_ns for p in straight.rglob("*.safetensors")} == before
 
 
-def test_damage_is_told_and_the_run_goes_on_from_the_checkpoint_before(
+def test_damage_is_reported_and_the_run_goes_on_from_the_checkpoint_before(
     root, tmp_path, straight, monkeypatch, capsys
 ):
     with monkeypatch.context() as patches:
@@ -314,7 +314,7 @@ def test_nan_stops_before_the_update_and_names_the_samples(
     assert all(torch.isfinite(value).all() for value in found.weights().values())
 
 
-def test_nan_is_told_late_but_before_anything_is_written(root, tmp_path, monkeypatch, capsys):
+def test_nan_is_reported_late_but_before_anything_is_written(root, tmp_path, monkeypatch, capsys):
     """The log line of step 6 is the first that reads the device; step 4 was the bad one."""
     recipe = RECIPE.FullFinetuneRecipeSingleDevice3D
     loss = recipe._loss
@@ -373,7 +373,9 @@ def broken(tmp_path):
         ("output_dir={0}/few.json", "cannot be written"),
     ],
 )
-def test_bad_input_is_told_before_training(root, broken, monkeypatch, capsys, override, complaint):
+def test_bad_input_is_reported_before_training(
+    root, broken, monkeypatch, capsys, override, complaint
+):
     output_dir = broken / "run"
     message = refusal(
         monkeypatch, capsys, root, f"output_dir={output_dir}", override.format(broken)
@@ -382,7 +384,7 @@ def test_bad_input_is_told_before_training(root, broken, monkeypatch, capsys, ov
     assert [p.name for p in output_dir.glob("*") if p.name != ".lock"] == []
 
 
-def test_a_missing_config_is_told(monkeypatch, capsys, tmp_path):
+def test_a_missing_config_is_reported(monkeypatch, capsys, tmp_path):
     assert "config.yaml: no such file" in refusal(monkeypatch, capsys, tmp_path)
 
 

@@ -22,7 +22,7 @@ from kyvo.common.files import folder_lock
 from kyvo.data.dataset import kyvo_dataset
 from kyvo.decoding import OutputReader, ResultFiles, ResultsLog
 from kyvo.images.order import centre_first
-from kyvo.models import released_state_dict, save_checkpoint
+from kyvo.models import MODEL, released_state_dict, save_checkpoint
 from kyvo.scenes import SceneCodec, get_schema
 from kyvo.tokens.sequences import get_task
 from kyvo.tokens.vocabulary import get_vocabulary
@@ -234,7 +234,7 @@ def test_a_finished_run_generates_nothing_again(root, tmp_path, straight, capsys
 def test_the_newest_checkpoint_of_a_training_run_is_taken(root, tmp_path, straight):
     for step, seed in ((1, 5), (2, 0)):
         weights = released_state_dict(tiny_model(seed=seed))
-        save_checkpoint(tmp_path / "run", step, weights, {}, {}, keep=2)
+        save_checkpoint(tmp_path / "run", step, {MODEL: weights}, keep=2)
     generate(root, tmp_path, f"checkpoint={tmp_path}/run")
     for name in ("predicted_scenes_R.json", "parse_report.json"):
         assert written(tmp_path, name) == written(straight, name)

@@ -37,12 +37,12 @@ SIZES = {
 SPLITS = {"train": 4, "test": 3}
 SUBTASKS = ("appearance_no_relation", "appearance_with_relation", "insertion_with_relation")
 SUBTASKS += ("moving_with_relation", "removal_with_relation")
-PICTURE = 64
+IMAGE_SIDE = 64
 SMALL_VQGAN = VQGANConfig(
     embed_dim=256,
     n_embed=1024,
     z_channels=32,
-    resolution=PICTURE,
+    resolution=IMAGE_SIDE,
     ch=32,
     ch_mult=(1, 1, 1),
     num_res_blocks=1,
@@ -235,15 +235,15 @@ class ReleasedTree:
             yield item
 
     def _originals(self, scenes: dict[str, list[dict[str, Any]]]) -> None:
-        """Scene files and pictures of CLEVR's test set."""
+        """Scene files and images of CLEVR's test set."""
         folder = self.evaluation / "original_images"
         (folder / "images").mkdir(parents=True)
         for key, objects in scenes.items():
             scene = {"image_filename": key, "objects": objects}
             write_json(folder / "scenes" / f"{Path(key).stem}.json", scene)
             shade = 60 * COLORS.index(objects[0]["color"])
-            picture = self.random.integers(shade, shade + 60, (PICTURE, PICTURE, 3), np.uint8)
-            Image.fromarray(picture).save(folder / "images" / key)
+            image = self.random.integers(shade, shade + 60, (IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8)
+            Image.fromarray(image).save(folder / "images" / key)
 
     def _texts(self, name: str, keys: list[str], text: str) -> None:
         start, end = (self.codec.vocabulary.marker_id(marker) for marker in (TEXT_START, TEXT_END))

@@ -17,6 +17,8 @@ from kyvo.scenes import SceneCodec, get_schema
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
 from kyvo.tokens.vocabulary import get_vocabulary
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SPLITS = ("--splits", "train:6", "test:10")
 SMALL = ("--image-size", "64", "--samples-per-pixel", "1", "--workers", "0")

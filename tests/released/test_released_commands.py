@@ -160,7 +160,7 @@ def check_images(folder, run_id, dataset):
 
 
 def check_metric(line, printed):
-    """Every metric command prints its figure and leaves it where the README expects it."""
+    """Every metric command prints its value and writes it where the README expects it."""
     flags, script = flags_of(line), Path(shlex.split(line)[1]).stem
     if script == "compute_jaccard_index":
         predictions = flags.get("--predictions_file")
@@ -171,7 +171,7 @@ def check_metric(line, printed):
         per_scene = read(folder / "jaccard.json")["taus"]["0.05"]["scenes"]
         assert len(per_scene) == TESTED
     elif script == "decode_image_embeddings":
-        check_pictures(Path(flags["--folder_path"]), Path(flags["--image_output_path"]))
+        check_decoded(Path(flags["--folder_path"]), Path(flags["--image_output_path"]))
     elif script == "compute_ssim_l2loss":
         text = (Path(flags["--output_folder"]) / "ssim_l2.txt").read_text()
         assert text.strip() in printed
@@ -180,19 +180,19 @@ def check_metric(line, printed):
         assert "Accuracy: " in printed
 
 
-def check_pictures(embeddings, output):
-    """Each picture is the VQGAN's decoding of the vectors in its file."""
+def check_decoded(embeddings, output):
+    """Each image is the VQGAN's decoding of the vectors in its file."""
     dataset = embeddings.name.split("_")[0]
     model = load_vqgan(dataset_file("vqgan-models-and-codebooks", dataset, VQGANS[dataset][0]))
     for kind, folder in (("generated", "GENERATED"), ("ground_truth", "GROUNDTRUTH")):
-        pictures = list((output / folder).glob(f"{kind}_*.png"))
-        assert len(pictures) == TESTED
+        written = list((output / folder).glob(f"{kind}_*.png"))
+        assert len(written) == TESTED
         for path in sorted(embeddings.glob(f"{kind}_*.npy"))[:1]:
             with torch.inference_mode():
                 image_1CHW = model.decode_embeddings(torch.from_numpy(np.load(path))[None])
             expected = to_uint8(image_1CHW)[0].int().numpy()
-            found = [np.asarray(Image.open(picture)).astype(int) for picture in pictures]
-            assert min(np.abs(picture - expected).max() for picture in found) <= 1
+            found = [np.asarray(Image.open(path)).astype(int) for path in written]
+            assert min(np.abs(image - expected).max() for image in found) <= 1
 
 
 def put(source, target):
@@ -204,7 +204,7 @@ def put(source, target):
 
 
 @pytest.mark.parametrize("line", commands("jaccard"))
-def test_jaccard_figures_are_the_references(line, tmp_path, monkeypatch):
+def test_jaccard_indices_are_the_references(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = flags_of(line)
     dataset, method = flags["--dataset"], flags.get("--method")
@@ -228,7 +228,7 @@ def test_jaccard_figures_are_the_references(line, tmp_path, monkeypatch):
     assert text == f"Jaccard Index: {expected:.4f}\n"
 
 
-def test_ssim_and_l2_figures_are_the_references(tmp_path, monkeypatch):
+def test_ssim_and_l2_are_the_references(tmp_path, monkeypatch):
     (line,) = commands("ssim")
     monkeypatch.chdir(tmp_path)
     flags = flags_of(line)
@@ -236,11 +236,11 @@ def test_ssim_and_l2_figures_are_the_references(tmp_path, monkeypatch):
     put("images/gt", flags["--groundtruth_folder"])
     run(line)
     written = read(Path(flags["--output_folder"]) / "ssim_l2.json")
-    figures = {name: written[name] for name in ("ssim", "l2")}
-    assert figures == pytest.approx(EXPECTED["images"], rel=1e-9, abs=0)
+    values = {name: written[name] for name in ("ssim", "l2")}
+    assert values == pytest.approx(EXPECTED["images"], rel=1e-9, abs=0)
 
 
-def test_answer_figures_are_the_references(tmp_path, monkeypatch, capsys):
+def test_accuracy_is_the_references(tmp_path, monkeypatch, capsys):
     (line,) = commands("accuracy")
     monkeypatch.chdir(tmp_path)
     flags = flags_of(line)
@@ -250,6 +250,7 @@ def test_answer_figures_are_the_references(tmp_path, monkeypatch, capsys):
     assert f"Accuracy: {EXPECTED['qa']['accuracy_percent']}%" in capsys.readouterr().out
 
 
-def test_the_readme_has_the_commands():
-    readme = (ROOT / "README.md").read_text()
-    assert [line for line in COMMANDS if line not in readme] == []
+def test_the_readme_links_the_page_that_has_the_commands():
+    assert "](docs/reproduce.md)" in (ROOT / "README.md").read_text()
+    lines = (ROOT / "docs/reproduce.md").read_text().splitlines()
+    assert [line for line in COMMANDS if line not in lines] == []

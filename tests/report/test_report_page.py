@@ -80,7 +80,7 @@ def test_without_inputs_the_page_says_what_is_missing(tmp_path, flat_renderer):
     write_report(ReportInputs(), tmp_path / "report.html", flat_renderer)
     page = (tmp_path / "report.html").read_text()
     assert page.count('class="note"') == 7
-    for flag in ("--jaccard", "--predictions", "--generated_folder", "--vqgan_log", "--timings"):
+    for flag in ("--jaccard", "--predictions", "--generated-folder", "--vqgan-log", "--timings"):
         assert flag in page
 
 
@@ -110,12 +110,13 @@ def test_the_script_has_a_flag_per_input(demo, tmp_path, capsys):
     with pytest.raises(SystemExit):
         script.main(["--help"])
     text = capsys.readouterr().out
-    assert all(f"--{item.name}" in text for item in fields(ReportInputs))
+    flags = {f"--{item.name.replace('_', '-')}" for item in fields(ReportInputs)}
+    assert all(flag in text for flag in flags)
     output = tmp_path / "out/report.html"
     script.main(
         [
             *("--output", str(output), "--title", "Mine"),
-            *("--training_logs", *demo.training_logs),
+            *("--training-logs", *demo.training_logs),
             *("--timings", str(demo.timings)),
         ]
     )

@@ -1,4 +1,4 @@
-"""What a run stands on: config values, folder lock, signals, metric log, meter."""
+"""Parts of a run: config values, folder lock, signals, metrics log, meter."""
 
 import json
 import os
@@ -203,7 +203,7 @@ def test_the_meter_averages_over_labels_and_goes_on_after_a_resume():
     assert "step 4/8  loss 0.0833  accuracy 0.345  lr 1.00e-03" in log_line(4, 8, values[0])
 
 
-def test_a_change_of_setup_is_told_with_both_values(tmp_path):
+def test_a_change_of_setup_is_reported_with_both_values(tmp_path):
     saved = {"batch_size": "4", "seed": "0"}
     check_fingerprint(saved, dict(saved), tmp_path)
     with pytest.raises(InputError, match="batch_size: then '4', now '8'"):

@@ -1,4 +1,4 @@
-"""Preflight of training: every problem at once, and a plan that is true."""
+"""The plan of a training run: every problem at once, and values that are true."""
 
 import dataclasses
 import shutil
@@ -73,7 +73,7 @@ def test_a_good_config_becomes_a_plan(config):
     assert "6 steps on cpu in fp32, 3 an epoch" in summary
 
 
-def test_every_problem_is_told_at_once(config, tmp_path):
+def test_every_problem_is_reported_at_once(config, tmp_path):
     broken = dataclasses.replace(
         config,
         codebook=tmp_path / "none.npy",
@@ -103,7 +103,7 @@ def test_every_problem_is_told_at_once(config, tmp_path):
         ({"max_seq_len": 40}, "max_seq_len is 40"),
     ],
 )
-def test_data_that_does_not_fit_the_model_is_told(config, changes, complaint):
+def test_data_that_does_not_fit_the_model_is_reported(config, changes, complaint):
     assert complaint in refusal(dataclasses.replace(config, model=changed(config.model, **changes)))
 
 
@@ -128,7 +128,7 @@ def test_a_trained_models_own_codebook_is_kept(config, tmp_path):
         assert "is not the one that" in refusal(other)
 
 
-def test_scenes_of_another_schema_are_told(config, tmp_path):
+def test_scenes_of_another_schema_are_reported(config, tmp_path):
     message = refusal(dataclasses.replace(config, scene_schema="objaworld"))
     assert "objects only 0 can be read under schema 'objaworld'" in message
 
@@ -145,7 +145,7 @@ def test_some_unreadable_scenes_are_counted(config, tmp_path):
     assert "some scenes of the data cannot be read back: 1 x" in plan.summary()
 
 
-def test_a_full_disk_is_told_and_a_resumed_runs_files_count(config, monkeypatch):
+def test_a_full_disk_is_reported_and_a_resumed_runs_files_count(config, monkeypatch):
     needed = plan_training(config).disk_bytes
     free = type("Usage", (), {"free": needed - 1})
     monkeypatch.setattr(kyvo.common.files.shutil, "disk_usage", lambda _: free)
@@ -159,7 +159,7 @@ def test_a_full_disk_is_told_and_a_resumed_runs_files_count(config, monkeypatch)
     plan_training(config)
 
 
-def test_a_gpu_that_is_too_small_is_told(config, monkeypatch):
+def test_a_gpu_that_is_too_small_is_reported(config, monkeypatch):
     memory = plan_training(config).memory
     gpu = torch.device("cuda")
     monkeypatch.setattr("kyvo.training.plan.resolve_device", lambda _: gpu)
@@ -227,7 +227,7 @@ def test_activations_are_what_autograd_keeps(config):
 
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        hidden_ND = model.hidden_at(tokens_BL, torch.arange(tokens_BL.numel()))
+        hidden_ND = model.hidden_states(tokens_BL, torch.arange(tokens_BL.numel()))
     counted = sum(size for pointer, size in saved.items() if pointer not in own)
     del hidden_ND
     estimate = estimate_memory(model, config, tokens_BL.numel(), 0).activations

@@ -1,4 +1,4 @@
-"""A step: nothing in it reads the device, and what it finds late it still tells right."""
+"""A step: nothing in it reads the device, and what is found late is still reported right."""
 
 import dataclasses
 

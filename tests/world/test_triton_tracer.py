@@ -40,6 +40,7 @@ def assert_same_up_to_rounding(found: np.ndarray, expected: np.ndarray) -> None:
     assert (difference > 1).mean() < 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.interpreted
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the loss terms; a weight of 0 leaves the term out.
+    """Weights of the loss terms; a weight of 0 turns the term off.
 
     Attributes:
         l1: of the mean absolute pixel error (pixels in [-1, 1]).

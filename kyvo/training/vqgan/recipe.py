@@ -20,7 +20,7 @@ from kyvo.common.files import folder_lock
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.codebook import save_codebook
 from kyvo.images.vqgan import VQGAN
-from kyvo.models import save_checkpoint
+from kyvo.models import MODEL, OPTIMIZER, STATE, Files, save_checkpoint
 from kyvo.training.meter import StepClock
 from kyvo.training.resume import find_interrupted
 from kyvo.training.runtime import MetricsLog, PreemptionHandler
@@ -226,9 +226,8 @@ class VQGANRecipe:
             "seconds": self._seconds() if is_timed else None,
             "is_finished": self.is_finished,
         }
-        weights = trainer_weights(self.trainer)
-        keep = self.config.keep_checkpoints
-        save_checkpoint(self.config.output, self.step, weights, tensors, state, keep)
+        files: Files = {MODEL: trainer_weights(self.trainer), OPTIMIZER: tensors, STATE: state}
+        save_checkpoint(self.config.output, self.step, files, self.config.keep_checkpoints)
 
     def _resume(self) -> None:
         config = self.config

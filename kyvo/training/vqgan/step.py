@@ -7,7 +7,7 @@ Shape legend: B batch, C channels, H height, W width, D embedding dimensions, N 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -187,7 +187,8 @@ class VQGANTrainer:
         return {"discriminator": loss}
 
     def _placed(self, module: Module) -> Module:
-        return module.to(self.device, memory_format=self.layout).train()  # type: ignore[call-overload]
+        placed = module.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        return cast(Module, placed.train())
 
 
 def _descend(optimizer: Optimizer, loss: Tensor) -> None:

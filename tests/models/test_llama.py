@@ -98,10 +98,10 @@ def test_logits_are_those_of_the_released_code():
 
 def test_bfloat16_weights_leave_the_rotary_table_in_float32():
     model = tiny_model()
-    table = model.layers[0].attn.pos_embeddings.cache.clone()
-    model.place(torch.device("cpu"), torch.bfloat16)
+    table = model.layers[0].attn.rope.table.clone()
+    model.to(torch.device("cpu"), torch.bfloat16)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
-    assert torch.equal(model.layers[0].attn.pos_embeddings.cache, table)
+    assert torch.equal(model.layers[0].attn.rope.table, table)
 
 
 def test_the_hidden_states_are_the_logits_before_the_head():
@@ -109,7 +109,7 @@ def test_the_hidden_states_are_the_logits_before_the_head():
     ids_BL = torch.arange(40).reshape(2, 20)
     positions_N = torch.tensor([0, 3, 19, 20, 33])
     with torch.no_grad():
-        found_NV = model.output(model.hidden_at(ids_BL, positions_N))
+        found_NV = model.output(model.hidden_states(ids_BL, positions_N))
         torch.testing.assert_close(found_NV, model(ids_BL).flatten(0, 1)[positions_N])
 
 
