@@ -58,7 +58,6 @@ DATASET_FILES = {
     "kyvo/tokens/vocabulary.py": "the released vocabularies",
     "kyvo/prepare/layout.py": "names of the released codebook files",
     "kyvo/prepare/world_tasks.py": "the name of a world, as its command has it",
-    "kyvo/world/objaworld/pictures.py": "the schema of this world's own scenes",
     "kyvo/world/tasks.py": "the name of a world, as its command has it",
 }
 MAX_FILE, MAX_FUNCTION, MAX_TRAINING_LOOP, MAX_COLUMNS = 600, 60, 120, 100
