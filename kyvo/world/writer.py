@@ -41,7 +41,7 @@ PNG_COMPRESSION = 3
 """Three times as fast as Pillow's default of 6, files a tenth larger."""
 
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
-"""Tells glibc in the workers to keep the memory of freed tensors.
+"""Settings of glibc in the workers, to keep the memory of freed tensors.
 
 Otherwise a third of their time goes into page faults.
 """

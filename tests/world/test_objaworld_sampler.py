@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from objaworld_primitives import surface_points
-from scene_samples import CODECS
+from scene_samples import CODECS, decode, encode
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import write_json
-from kyvo.metrics.jaccard import score_scenes
-from kyvo.metrics.scene_files import load_evaluation
+from kyvo.metrics import load_evaluation, score_scenes
+from kyvo.scenes.presets import OBJAWORLD
 from kyvo.world.objaworld import (
     ENVIRONMENTS,
     MODELS,
@@ -108,11 +108,11 @@ def test_the_arguments_alone_decide_a_scene() -> None:
 def test_scenes_pass_through_json_and_tokens(scenes: list[ObjaWorldScene]) -> None:
     for scene in scenes:
         assert ObjaWorldScene.from_json(json.loads(json.dumps(scene.to_json())), "") == scene
-        objects, report = CODEC.read(CODEC.encode(scene.to_json()["objects"]))
+        found_scene, report = CODEC.read(encode(CODEC, scene.to_json()["objects"]))
         assert not report.reasons
-        for item, found in zip(scene.objects, objects, strict=True):
-            assert found["shape"] == item.shape.split("-")[0]
-            offset = np.subtract(found["3d_coords"], [*item.position, item.rotation])
+        for item, found in zip(scene.objects, found_scene.objects, strict=True):
+            assert found.words["shape"] == item.shape.split("-")[0]
+            offset = np.subtract(found.position, [*item.position, item.rotation])
             assert abs(offset[:3]).max() <= 0.0251
             assert abs(offset[2]) < 1e-9
             assert abs(offset[3]) <= (0.0251 if abs(item.rotation) <= 3 else 0.15)
@@ -125,17 +125,17 @@ def test_read_back_scenes_score_as_perfect_against_scene_files(
         folder = tmp_path / f"output-{scene.environment}-large-10K-6" / "scenes"
         write_json((folder / scene.image_filename).with_suffix(".json"), scene.to_json())
     predictions = [
-        {"key": scene.key, "objects": CODEC.read(CODEC.encode(scene.to_json()["objects"]))[0]}
+        {"key": scene.key, "objects": decode(CODEC, encode(CODEC, scene.to_json()["objects"]))}
         for scene in scenes
     ]
     write_json(tmp_path / "predicted.json", {"scenes": predictions})
-    evaluation = load_evaluation(tmp_path / "predicted.json", tmp_path, "objaworld")
+    evaluation = load_evaluation(tmp_path / "predicted.json", tmp_path, OBJAWORLD)
     assert score_scenes(evaluation, (0.05,)).mean == 1
     for prediction in predictions:
         for item in prediction["objects"]:
             item["3d_coords"][3] += 0.4
     write_json(tmp_path / "predicted.json", {"scenes": predictions})
-    evaluation = load_evaluation(tmp_path / "predicted.json", tmp_path, "objaworld")
+    evaluation = load_evaluation(tmp_path / "predicted.json", tmp_path, OBJAWORLD)
     assert score_scenes(evaluation, (0.05,)).mean < 0.05
 
 
