@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 BIN := .venv/bin
+# Folders of tests that render, decode or run whole commands; 'make check' leaves them to 'make test'.
+WHOLE_JOBS := benchmarks decoding evaluation recipes released report world
 
 .PHONY: quickstart lint check test bench clean
 
@@ -20,7 +22,7 @@ lint: .venv/.installed-dev
 	$(BIN)/mypy
 
 check: lint
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(WHOLE_JOBS:%=--ignore=tests/%)
 
 test: lint
 	$(BIN)/python -m pytest -n 2

@@ -27,7 +27,7 @@ def validate(paths: Sequence[Path | str], overrides: Sequence[str] = ()) -> dict
 
 def _validate(path: Path, overrides: Sequence[str]) -> str:
     values = read_config(path, overrides)
-    # The kind of run that has most of the file's keys: what is misspelt or missing is told next.
+    # Take the kind of run that has most of the file's keys; the next line reports the wrong ones.
     kind: Any = max(_KINDS, key=lambda cls: len(values.keys() & _field_names(cls)))
     config = build_config(kind, values, f"config {path}")
     problems = Problems()

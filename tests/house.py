@@ -31,17 +31,16 @@ TERMS = {
     r"forced|jumps?(?![- ]forward)": "deterministic tokens, jump-forward",
     r"steps per look": "steps_per_sync",
     r"fill free rows|live rows": "schedule, active slots",
-    r"joined": "fused projection",
+    r"joined(?! by| for| to)": "fused projection",
     r"products": "matmuls, GEMMs",
     # Models and training.
     r"hidden at|layer at": "gather, forward_selected",
     r"freeze table": "materialize_table",
     r"head start": "lm_head_init",
     r"accelerate": "apply_compile_and_float8",
-    r"Gradient Watch|leave out": "NonFiniteGradCheck, exclude",
+    r"Gradient Watch": "NonFiniteGradCheck",
     r"Stop Request": "PreemptionHandler",
     r"preflight": "plan",
-    r"wanted|tops": "correct, max",
     # Images, metrics, reports.
     r"pictures?": "image",
     FIGURES: "metric, value",
@@ -49,12 +48,12 @@ TERMS = {
     r"lamps?|lit lamps": "light",
     r"solids?": "primitive",
     r"casting": "intersection",
-    r"BRIGHTEST|MIRRORS": "radiance_clamp, max_bounces",
+    r"BRIGHTEST": "radiance_clamp",
     r"sheen|dull|aside": "specular, GGX lobe, u/v",
     # Prose.
     r"manieth|every so": "every n-th",
     r"tells?|told": "report",
-    r"stands?|stood": "is",
+    r"stands?(?![- ]in| for)|stood": "is",
     r"lies|lay": "is",
     r"lacks?|lacking|lacked": "missing",
     r"met": "hit, reached",
@@ -158,7 +157,7 @@ def _function_lengths(tree: ast.Module) -> Iterator[int]:
 def _terms_of(text: str) -> Counter[str]:
     words = "\n".join(_words_of(text))
     counts = Counter({term: len(_pattern(term).findall(words)) for term in TERMS})
-    if "matplotlib" in text:
+    if re.search(r"\b(matplotlib|Figure)\b", text):
         # Where something is plotted, a figure is one.
         del counts[FIGURES]
     return counts
@@ -196,7 +195,7 @@ def table(houses: dict[str, House], with_terms: bool = False) -> str:
     }
     if with_terms:
         for term, word in TERMS.items():
-            name = f"{term.replace('|', ', ')} -> {word}"
+            name = f"{re.sub(r'[(][?]!.*?[)]', '', term).replace('|', ', ')} -> {word}"
             rows[name] = [house.terms[term] for house in houses.values()]
     lines = [f"| {name} | {' | '.join(f'{n:,}' for n in row)} |" for name, row in rows.items()]
     header = f"| what | {' | '.join(houses)} |\n|---|{'--:|' * len(houses)}"

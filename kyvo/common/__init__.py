@@ -1,1 +1,1 @@
-"""What every part stands on: errors, files, configs, the command line, devices, weight files."""
+"""What every part builds on: errors, files, configs, the command line, devices, weight files."""

@@ -2,7 +2,7 @@
 
 A config class is a frozen dataclass; its field types are the rules. ``load_config`` reads the
 file, merges the files named by its ``base`` key below it (a path, or a list of them, each over
-the one before) and the overrides above it, and tells *every* problem at once: unknown keys (with
+the one before) and the overrides above it, and reports *every* problem at once: unknown keys (with
 the nearest right one), missing keys, wrong types, components that may not be used.
 """
 

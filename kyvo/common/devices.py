@@ -34,7 +34,7 @@ def resolve_precision(
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether products of bfloat16 numbers are faster there than those of float32 ones."""
+    """Whether bfloat16 matmuls are faster there than float32 ones."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported()
@@ -49,7 +49,7 @@ def check_memory(device: torch.device, needed: int, remedy: str) -> None:
     """Refuse a run that needs more bytes than its GPU has free.
 
     Raises:
-        InputError: naming both figures and the remedy.
+        InputError: naming both values and the remedy.
     """
     free = free_memory(device)
     if free is not None and needed > free:

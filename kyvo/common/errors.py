@@ -35,7 +35,7 @@ class InputErrors(InputError):
 
 
 class Problems:
-    """Collects input errors, so that a user is told all of them at once."""
+    """Collects input errors, so that a user sees all of them at once."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -47,7 +47,7 @@ class Problems:
     def attempt(
         self, function: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs
     ) -> T | None:
-        """The result of ``function``, or None if it raised an InputError, which is noted."""
+        """The result of ``function``, or None if it raised an InputError, which is recorded."""
         try:
             return function(*args, **kwargs)
         except InputError as error:
@@ -62,7 +62,7 @@ class Problems:
         return found
 
     def raise_any(self, source: str | None = None) -> None:
-        """Raise everything noted as one error.
+        """Raise everything recorded as one error.
 
         ``source`` says what the messages are about, where they don't say it themselves.
         """

@@ -129,10 +129,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def check_free_space(folder: Path, needed: int, purpose: str) -> None:
-    """Refuse ``purpose`` if the disk of ``folder``, which may not exist yet, lacks the bytes.
+    """Refuse ``purpose`` if the disk of ``folder``, which may not exist yet, is too full.
 
     Raises:
-        InputError: naming both figures.
+        InputError: naming both numbers.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):

@@ -81,7 +81,7 @@ class TokenStore:
 def open_store(path: Path | str, purpose: str) -> TokenStore:
     """Open ``path`` through its cache, building the cache if there is none for this version.
 
-    The cache lies in ``.kyvo-cache`` beside the file, or, where that cannot be written, in the
+    The cache is in ``.kyvo-cache`` beside the file, or, where that cannot be written, in the
     user's cache folder.
 
     Raises:

@@ -26,7 +26,7 @@ class Automaton:
     """Transitions: ids fall into classes, and ``next_state[state, class]`` is -1 if forbidden.
 
     Attributes:
-        class_of_id: int64 (V,); ids that no state tells apart share a class.
+        class_of_id: int64 (V,); ids that no state distinguishes share a class.
         next_state: int64 (S, C). State 0 is the start.
     """
 

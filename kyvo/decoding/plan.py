@@ -53,7 +53,7 @@ class GenerationPlan:
 
     Attributes:
         config: as given, with the precision that ``auto`` means on the device.
-        indices: the wanted samples.
+        indices: the chosen samples.
         model: the model on the meta device.
         builder: what builds it with weights.
         weights: file of its weights; None: random ones of the config's seed.
@@ -96,7 +96,7 @@ class GenerationPlan:
 
     @cached_property
     def description(self) -> dict[str, object]:
-        """What results must share to stand in one log; files by their content."""
+        """What results must share to be in one log; files by their content."""
         config = self.config
         untrained = f"random, seed {config.seed}"
         stores = {s.source_name: file_hash(store.path) for s, store in self.dataset.stores.items()}

@@ -1,7 +1,7 @@
 """Results of a generation run: written as they come, resumable, then laid out as files.
 
 ``results.jsonl`` gets one line per finished sample; the same command again goes on with the
-samples it lacks. The files that the metric scripts read are made from it at the end.
+missing samples. The files that the metric scripts read are made from it at the end.
 """
 
 import os

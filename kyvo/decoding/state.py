@@ -138,7 +138,7 @@ class DecodeState:
 
         All tensors are changed where they are: a CUDA graph knows them by their place.
         """
-        # What the other slots write here is never read: it lies behind their count.
+        # What the other slots write here is never read: it is behind their count.
         self.ids_BN.scatter_(1, self.counts_B[:, None], ids_B[:, None])
         self.counts_B.add_(which_B)
         if self.grammar is not None:

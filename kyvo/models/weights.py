@@ -118,7 +118,7 @@ def check_codebook(
     own = read_tensor(weights, name, "Kyvo checkpoint") if weights is not None else None
     # A model trained in bfloat16 holds a rounded codebook.
     if own is None or own.shape != expected:
-        return  # told where names and shapes are compared
+        return  # The comparison of names and shapes reports it.
     rounding = 2**-8
     if not np.allclose(own.float().numpy(), codebook, rtol=rounding, atol=0):
         raise InputError(

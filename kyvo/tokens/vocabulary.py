@@ -271,7 +271,7 @@ def _check_marker(marker: str, earlier: Sequence[str]) -> None:
     if marker in _OBJECT or marker in _AROUND:
         raise InputError(f"marker {marker!r}: every vocabulary has it. Choose another name.")
     if marker in earlier:
-        raise InputError(f"marker {marker!r} stands there twice. Choose another name.")
+        raise InputError(f"marker {marker!r} is there twice. Choose another name.")
 
 
 def check_numbers(ranges: Sequence[NumberRange], decimals: int) -> None:

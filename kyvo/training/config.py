@@ -73,7 +73,7 @@ class TrainingConfig:
         tokenizer: file of the text tokenizer; None: the vocabulary's own, if it ships one.
         llama_weights: Llama's weights to start from, a folder or a file; None: random weights.
         checkpoint: trained Kyvo to start from in place of Llama: a run's folder or a file.
-        head_start: start of the output head with Llama's weights: from them, or random.
+        lm_head_init: start of the output head with Llama's weights: from them, or random.
         loss: weighting and normalisation of the loss.
         device: ``auto`` means the GPU if there is one.
         precision: ``bf16_mixed``: bfloat16 matmuls over float32 weights; ``bf16``:

@@ -83,7 +83,7 @@ def test_overlapping_ranges_share_their_ids(tmp_path: Path) -> None:
         ({"numbers": [{"low": 0, "high": 1e9, "step": 1e-3}]}, "100000 at most"),
         ({"decimals": 1}, "-2.95 cannot be written with 1 decimals"),
         ({"decimals": 9}, "0 to 6"),
-        ({"markers": ["[SIZE]", "[SIZE]"]}, "stands there twice"),
+        ({"markers": ["[SIZE]", "[SIZE]"]}, "is there twice"),
         ({"markers": ["[SCENE-START]"]}, "every vocabulary has it"),
         ({"markers": ["size"]}, "capitals in brackets"),
         ({"num_image_codes": 0}, "1 or more"),
