@@ -39,6 +39,12 @@ class Component:
         """The same component with ``arguments`` where the config gives none."""
         return Component(self.path, {**arguments, **self.arguments})
 
+    def with_all_arguments(self) -> dict[str, Any]:
+        """Its keyword arguments, those that are left to their defaults too."""
+        parameters = inspect.signature(_locate(self.path)).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        return {**defaults, **self.arguments}
+
     def build(self, *args: Any, **extra: Any) -> Any:
         """Call the component; ``extra`` are the arguments that the program supplies."""
         try:

@@ -19,7 +19,38 @@ _LEAST = {"max_new_tokens": 1, "batch_size": 1, "num_samples": 1, "first_sample"
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """A generation run."""
+    """A generation run.
+
+    A checkpoint of this project says itself what its weights are; a released one does not, and
+    then ``vocabulary``, ``scene_schema``, ``codebook`` and ``model`` have to be given.
+
+    Attributes:
+        data_root: folder of the data; other paths of the config begin with it.
+        output_dir: folder of the results; other paths of the config begin with it.
+        run_identifier: names the result folder and files.
+        three_d_json_folder, image_embeddings_folder: where scenes and images are written.
+        checkpoint: a run's folder (its newest), a checkpoint folder or a file; None: random
+            weights.
+        dataset: the samples, of one task.
+        vocabulary: preset or yaml file of the id space; None: the checkpoint's.
+        scene_schema: preset or yaml file of an object's fields; None: the checkpoint's.
+        codebook: file of the VQGAN's code vectors; None: the checkpoint's.
+        model: builder and size of the model; None: the checkpoint's.
+        tokenizer: file or folder of the text tokenizer; None: the checkpoint's or the
+            vocabulary's own.
+        subtask: part of the test set; the config reads it, as ``${subtask}``.
+        max_new_tokens: ids generated at most, per sample.
+        batch_size: samples decoded together.
+        first_sample: index of the first sample, in the order of the keys.
+        num_samples: how many from there; None: all.
+        sampling: how ids are chosen.
+        constrained: only outputs that the task's grammar allows.
+        device: where to compute.
+        precision: of the weights.
+        quantization: of the layers' weights.
+        compile: compile the layers.
+        seed: of the random weights.
+    """
 
     data_root: Path
     output_dir: Path
@@ -27,13 +58,13 @@ class GenerationConfig:
     three_d_json_folder: Path
     image_embeddings_folder: Path
     checkpoint: Path | None
-    vocabulary: str
-    scene_schema: str
-    codebook: Path
-    model: Annotated[Component, From(("kyvo.models",))]
     dataset: Annotated[Component, From(("kyvo.data.dataset",))]
+    vocabulary: str | None = None
+    scene_schema: str | None = None
+    codebook: Path | None = None
+    model: Annotated[Component, From(("kyvo.models",))] | None = None
     tokenizer: Path | None = None
-    subtask: str | None = None  # part of the test set; the config reads it, as ${subtask}
+    subtask: str | None = None
     max_new_tokens: int = 1024
     batch_size: int = 32
     first_sample: int = 0
@@ -48,8 +79,10 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         problems = Problems()
-        problems.attempt(get_vocabulary, self.vocabulary)
-        problems.attempt(get_schema, self.scene_schema)
+        if self.vocabulary is not None:
+            problems.attempt(get_vocabulary, self.vocabulary)
+        if self.scene_schema is not None:
+            problems.attempt(get_schema, self.scene_schema)
         problems.raise_any()
         for name, least in _LEAST.items():
             value = getattr(self, name)

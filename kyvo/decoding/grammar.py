@@ -14,14 +14,8 @@ import numpy as np
 from kyvo.scenes import NumberField, SceneCodec
 from kyvo.tokens.sequences import Task
 from kyvo.tokens.vocabulary import (
-    IMAGE_END,
-    IMAGE_START,
     OBJECT_END,
     OBJECT_START,
-    SCENE_END,
-    SCENE_START,
-    TEXT_END,
-    TEXT_START,
     Block,
     Vocabulary,
 )
@@ -127,22 +121,25 @@ def _ids(block: Block) -> range:
 
 
 def _add_image(edges: _Edges, state: int, vocabulary: Vocabulary, num_codes: int) -> int:
-    state = edges.add(state, [vocabulary.marker_id(IMAGE_START)])
+    start, end = vocabulary.brackets("image")
+    state = edges.add(state, [start])
     for _ in range(num_codes):
         state = edges.add(state, _ids(vocabulary.image))
-    return edges.add(state, [vocabulary.marker_id(IMAGE_END)])
+    return edges.add(state, [end])
 
 
 def _add_text(edges: _Edges, state: int, vocabulary: Vocabulary) -> int:
-    state = edges.add(state, [vocabulary.marker_id(TEXT_START)])
+    start, end = vocabulary.brackets("text")
+    state = edges.add(state, [start])
     special = (vocabulary.bos, vocabulary.eos)
     edges.add(state, (i for i in _ids(vocabulary.text) if i not in special), state)
-    return edges.add(state, [vocabulary.marker_id(TEXT_END)])
+    return edges.add(state, [end])
 
 
 def _add_scene(edges: _Edges, state: int, codec: SceneCodec) -> int:
     vocabulary, schema = codec.vocabulary, codec.schema
-    between = edges.add(state, [vocabulary.marker_id(SCENE_START)])
+    start, end = vocabulary.brackets("three_d")
+    between = edges.add(state, [start])
     inside = edges.add(between, [vocabulary.marker_id(OBJECT_START)])
     for fld in schema.fields:
         inside = edges.add(inside, [vocabulary.marker_id(fld.marker)])
@@ -153,4 +150,4 @@ def _add_scene(edges: _Edges, state: int, codec: SceneCodec) -> int:
         else:
             inside = edges.add_words(inside, [codec.word_ids[word] for word in fld.words])
     edges.add(inside, [vocabulary.marker_id(OBJECT_END)], between)
-    return edges.add(between, [vocabulary.marker_id(SCENE_END)])
+    return edges.add(between, [end])

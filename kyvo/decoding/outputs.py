@@ -11,20 +11,6 @@ import numpy as np
 from kyvo.images.order import centre_first
 from kyvo.scenes import ParseReport, Scene, SceneCodec
 from kyvo.tokens.sequences import CentreFirst, Segment, Task
-from kyvo.tokens.vocabulary import (
-    IMAGE_END,
-    IMAGE_START,
-    SCENE_END,
-    SCENE_START,
-    TEXT_END,
-    TEXT_START,
-)
-
-_BRACKETS = {
-    "image": (IMAGE_START, IMAGE_END),
-    "three_d": (SCENE_START, SCENE_END),
-    "text": (TEXT_START, TEXT_END),
-}
 
 
 @dataclass(frozen=True)
@@ -61,7 +47,7 @@ class OutputReader:
         scene = codes = answer = None
         is_read = np.zeros(len(body), dtype=bool)
         for segment in self.task.outputs:
-            place = _place(body, self._brackets(segment))
+            place = _place(body, self.codec.vocabulary.brackets(segment.modality))
             is_read[place] = True
             if segment.modality == "image":
                 codes = self._read_image(body[place], segment, report)
@@ -86,7 +72,7 @@ class OutputReader:
         """Codes in raster order, or None and a reason."""
         image = self.codec.vocabulary.image
         codes = part[1:-1] - image.start
-        if not _is_whole(part, self._brackets(segment)):
+        if not _is_whole(part, self.codec.vocabulary.brackets(segment.modality)):
             report.reasons["image without its markers"] += 1
         elif len(codes) != self.codes_per_image:
             report.reasons["image with a wrong number of codes"] += 1
@@ -103,16 +89,11 @@ class OutputReader:
     def _read_text(
         self, part: np.ndarray, segment: Segment, has_end: bool, report: ParseReport
     ) -> str:
-        if not _is_whole(part, self._brackets(segment)):
+        if not _is_whole(part, self.codec.vocabulary.brackets(segment.modality)):
             report.reasons["text without its markers"] += 1
         return decode_with_markers(
             part.tolist() + [self.codec.vocabulary.eos] * has_end, self.codec
         )
-
-    def _brackets(self, segment: Segment) -> tuple[int, int]:
-        """Ids of the markers around ``segment``."""
-        start, end = _BRACKETS[segment.modality]
-        return self.codec.vocabulary.marker_id(start), self.codec.vocabulary.marker_id(end)
 
 
 def decode_with_markers(ids: list[int], codec: SceneCodec) -> str:

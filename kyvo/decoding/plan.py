@@ -3,15 +3,16 @@
 Every problem is reported at once, in seconds; the plan that is left is printed.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from kyvo.common.config import load_config
+from kyvo.common.config import Component, load_config
 from kyvo.common.devices import check_float8, check_memory, resolve_device
 from kyvo.common.errors import InputError, Problems
 from kyvo.common.files import check_free_space, file_hash, format_bytes, require_folder
@@ -29,10 +30,17 @@ from kyvo.models import (
     find_weights,
     load_released,
     num_parameters,
+    read_codebook,
     resolve_dtype,
 )
-from kyvo.scenes import SceneCodec, get_schema
-from kyvo.tokens.text_tokenizer import load_text_tokenizer
+from kyvo.models.description import (
+    ModelDescription,
+    describe_text_tokenizer,
+    open_text_tokenizer,
+    read_description,
+)
+from kyvo.scenes import SceneCodec, Schema, get_schema
+from kyvo.tokens.text_tokenizer import TextTokenizer, load_text_tokenizer
 from kyvo.tokens.vocabulary import Vocabulary, get_vocabulary
 
 # The cache's length is a multiple of so many positions.
@@ -47,6 +55,7 @@ class GenerationPlan:
         config: as given, with the precision that ``auto`` means on the device.
         indices: the wanted samples.
         model: the model on the meta device.
+        builder: what builds it with weights.
         weights: file of its weights; None: random ones of the config's seed.
     """
 
@@ -57,6 +66,7 @@ class GenerationPlan:
     codec: SceneCodec
     codebook: np.ndarray
     model: KyvoModel
+    builder: Component
     weights: Path | None
 
     @cached_property
@@ -92,9 +102,9 @@ class GenerationPlan:
         stores = {s.source_name: file_hash(store.path) for s, store in self.dataset.stores.items()}
         return {
             "weights": file_hash(self.weights) if self.weights else untrained,
-            "model": f"{config.model.path} {dict(config.model.arguments)}",
-            "vocabulary": config.vocabulary,
-            "codebook": file_hash(config.codebook),
+            "model": f"{self.builder.path} {dict(self.builder.arguments)}",
+            "vocabulary": self.codec.vocabulary.name,
+            "codebook": hashlib.sha256(self.codebook.tobytes()).hexdigest(),
             "data": stores,
             "task": self.reader.task.name,
             "centre_first": self.reader.centre_first,
@@ -186,26 +196,27 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
     Raises:
         InputError: listing every problem.
     """
-    vocabulary = get_vocabulary(config.vocabulary)
     problems = Problems()
     problems.attempt(require_folder, config.data_root, "data_root", DATA_REMEDY)
     device = problems.attempt(resolve_device, config.device)
     if device is not None and config.quantization == "float8":
         problems.attempt(check_float8, device, "Set quantization to int8 or none.")
+    weights, stored = _find_checkpoint(config, problems)
+    parts = _find_parts(config, stored, problems)
+    vocabulary = parts.vocabulary
     dataset = problems.attempt(_build_dataset, config, vocabulary)
     indices = problems.attempt(_wanted, config, dataset)
-    tokenizer = problems.attempt(load_text_tokenizer, config.tokenizer, vocabulary)
-    codebook = problems.attempt(load_codebook, config.codebook, vocabulary.num_image_codes)
-    model = problems.attempt(build_on_meta, config.model, vocabulary)
-    weights = None
-    if config.checkpoint is not None:
-        weights = problems.attempt(find_weights, config.checkpoint)
+    tokenizer = problems.attempt(_open_tokenizer, config, stored, vocabulary)
+    codebook = problems.attempt(_find_codebook, config, weights, vocabulary)
+    model = problems.attempt(build_on_meta, parts.model, vocabulary)
+    if stored is not None and dataset is not None:
+        problems.attempt(_compare, config, stored, parts, dataset)
     if weights is not None and model is not None:
         problems.attempt(load_released, model, weights)
-    if codebook is not None and model is not None:
+    if config.codebook is not None and codebook is not None and model is not None:
         problems.attempt(check_codebook, model, codebook, config.codebook, weights)
     device = problems.checked(device)
-    codec = SceneCodec(get_schema(config.scene_schema), vocabulary, problems.checked(tokenizer))
+    codec = SceneCodec(parts.schema, vocabulary, problems.checked(tokenizer))
     plan = GenerationPlan(
         config.on(device),
         device,
@@ -214,6 +225,7 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
         codec,
         problems.checked(codebook),
         problems.checked(model),
+        parts.model,
         weights,
     )
     problems.attempt(plan.files.check_names, plan.indices)
@@ -224,6 +236,92 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
     problems.attempt(check_memory, device, plan.memory_bytes, "Lower batch_size or max_new_tokens.")
     problems.raise_any()
     return plan
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What gives the weights their meaning: of the config, else of the checkpoint."""
+
+    model: Component
+    vocabulary: Vocabulary
+    schema: Schema
+
+
+def _find_checkpoint(
+    config: GenerationConfig, problems: Problems
+) -> tuple[Path | None, ModelDescription | None]:
+    """The weights' file and what is said of them beside it."""
+    if config.checkpoint is None:
+        return None, None
+    weights = problems.attempt(find_weights, config.checkpoint)
+    stored = problems.attempt(read_description, weights.parent) if weights is not None else None
+    return weights, stored
+
+
+def _find_parts(
+    config: GenerationConfig, stored: ModelDescription | None, problems: Problems
+) -> _Parts:
+    """Raises all problems if a part is neither in the config nor in the checkpoint."""
+    model = config.model or (stored.model if stored else None)
+    vocabulary, schema = (stored.vocabulary, stored.schema) if stored else (None, None)
+    if config.vocabulary is not None:
+        vocabulary = get_vocabulary(config.vocabulary)
+    if config.scene_schema is not None:
+        schema = get_schema(config.scene_schema)
+    if model is None or vocabulary is None or schema is None:
+        found = {"model": model, "vocabulary": vocabulary, "scene_schema": schema}
+        missing = [name for name, value in found.items() if value is None]
+        problems.add(
+            f"{', '.join(missing)}: missing; add to the config what no kyvo.json beside the "
+            f"weights says (checkpoint: {config.checkpoint})"
+        )
+        problems.raise_any()
+    return _Parts(problems.checked(model), problems.checked(vocabulary), problems.checked(schema))
+
+
+def _open_tokenizer(
+    config: GenerationConfig, stored: ModelDescription | None, vocabulary: Vocabulary
+) -> TextTokenizer:
+    if stored is None or config.tokenizer is not None:
+        return load_text_tokenizer(config.tokenizer, vocabulary)
+    return open_text_tokenizer(stored)
+
+
+def _find_codebook(
+    config: GenerationConfig, weights: Path | None, vocabulary: Vocabulary
+) -> np.ndarray:
+    """Code vectors, float32 (num_image_codes, C): the config's, else those in the weights."""
+    if config.codebook is not None:
+        return load_codebook(config.codebook, vocabulary.num_image_codes)
+    if weights is None:
+        raise InputError("codebook: missing; there is no checkpoint to take it from")
+    return read_codebook(weights)
+
+
+def _compare(
+    config: GenerationConfig, stored: ModelDescription, parts: _Parts, dataset: KyvoDataset
+) -> None:
+    """Refuse data and settings that are not the checkpoint's."""
+    builder = dataset.builders[0]
+    text = stored.text_tokenizer
+    if config.tokenizer is not None:
+        text = describe_text_tokenizer(config.tokenizer, parts.vocabulary)
+    given = replace(
+        stored,
+        model=parts.model,
+        vocabulary=parts.vocabulary,
+        schema=parts.schema,
+        tasks=(builder.task.name,),
+        codes_per_image=dataset.codes_per_image or stored.codes_per_image,
+        centre_first=builder.centre_first,
+        text_tokenizer=text,
+    )
+    if differences := stored.differences(given):
+        listed = "\n    ".join(differences)
+        raise InputError(
+            f"checkpoint: {config.checkpoint} is of another kind than the config:\n    {listed}\n"
+            "    Give the config of this model, or leave out what the checkpoint says itself."
+        )
 
 
 def _build_dataset(config: GenerationConfig, vocabulary: Vocabulary) -> KyvoDataset:

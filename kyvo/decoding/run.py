@@ -74,7 +74,7 @@ def load_model(plan: GenerationPlan) -> KyvoModel:
     """The plan's model, ready to decode; InputError if a weight is NaN or infinite."""
     config = plan.config
     torch.manual_seed(config.seed)
-    model: KyvoModel = config.model.build(vocabulary=plan.codec.vocabulary)
+    model: KyvoModel = plan.builder.build(vocabulary=plan.codec.vocabulary)
     if plan.weights is not None:
         load_released(model, plan.weights)
     else:

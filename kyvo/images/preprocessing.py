@@ -42,15 +42,20 @@ def load_image(path: Path, size: int | None = None) -> np.ndarray:
     require_file(path, "image")
     try:
         with Image.open(path) as image:
-            if image.mode not in _EIGHT_BIT_MODES:
-                raise InputError(
-                    f"image: {path}: mode {image.mode}, expected 8 bits per channel "
-                    f"({', '.join(_EIGHT_BIT_MODES)}). Convert the file."
-                )
-            whole = image.convert("RGB")
-            return np.array(whole if size is None else _squeeze(whole, size))
+            return image_array(image, size, str(path))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"image: {path}: not readable: {error}. Make it again.") from None
+
+
+def image_array(image: Image.Image, size: int | None, where: str) -> np.ndarray:
+    """``load_image`` of an image in memory; ``where`` names it in errors."""
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise InputError(
+            f"image: {where}: mode {image.mode}, expected 8 bits per channel "
+            f"({', '.join(_EIGHT_BIT_MODES)}). Convert the file."
+        )
+    whole = image.convert("RGB")
+    return np.array(whole if size is None else _squeeze(whole, size))
 
 
 def load_images(paths: Sequence[Path], size: int) -> np.ndarray:

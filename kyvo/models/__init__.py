@@ -17,6 +17,7 @@ from kyvo.models.checkpoints import (
     find_weights,
     latest_checkpoint,
     save_checkpoint,
+    write_folder,
 )
 from kyvo.models.kv_cache import CacheStep, KVCache
 from kyvo.models.llama import KyvoModel
@@ -26,6 +27,7 @@ from kyvo.models.weights import (
     load_llama,
     load_released,
     load_released_state,
+    read_codebook,
     released_state_dict,
 )
 
@@ -50,7 +52,9 @@ __all__ = [
     "load_released",
     "load_released_state",
     "num_parameters",
+    "read_codebook",
     "released_state_dict",
     "resolve_dtype",
     "save_checkpoint",
+    "write_folder",
 ]

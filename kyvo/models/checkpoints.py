@@ -69,23 +69,38 @@ def save_checkpoint(root: Path, step: int, files: Files, keep: int) -> Checkpoin
     """
     target = root / f"step_{step:08d}"
     if _fault(target) is not None:
-        temporary = root / _UNFINISHED
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            _write(temporary, files)
-            shutil.rmtree(target, ignore_errors=True)
-            temporary.rename(target)
-            sync(root)
-        except (OSError, SafetensorError) as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise InputError(
-                f"checkpoint of step {step} ({_num_bytes(files):,} bytes): cannot be written to "
-                f"{root}: {error}. Earlier checkpoints are untouched; free some space and run the "
-                "command again."
-            ) from error
+        _replace_folder(target, root / _UNFINISHED, files)
     _delete_others(root, step, keep)
     return Checkpoint(target, step)
+
+
+def write_folder(folder: Path, files: Files) -> None:
+    """Write ``files`` as one folder with its manifest, whole or not at all.
+
+    Raises:
+        InputError: the folder exists already, or cannot be written.
+    """
+    if folder.exists():
+        raise InputError(f"checkpoint: {folder} exists already. Choose another folder.")
+    _replace_folder(folder, folder.with_name(f"{folder.name}{_UNFINISHED}"), files)
+
+
+def _replace_folder(target: Path, temporary: Path, files: Files) -> None:
+    """Write ``files`` into ``temporary``, flush them, and rename it to ``target``."""
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write(temporary, files)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        sync(target.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise InputError(
+            f"checkpoint {target.name} ({_num_bytes(files):,} bytes): cannot be written to "
+            f"{target.parent}: {error}. Earlier checkpoints are untouched; free some space and "
+            "run the command again."
+        ) from error
 
 
 def latest_checkpoint(

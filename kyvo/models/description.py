@@ -21,13 +21,15 @@ from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.models.checkpoints import Files
 from kyvo.models.llama import KyvoModel
 from kyvo.scenes import SceneCodec, Schema
-from kyvo.tokens.sequences import CentreFirst
+from kyvo.tokens.sequences import CentreFirst, Segment, get_task
 from kyvo.tokens.text_tokenizer import TextTokenizer, find_text_tokenizer, load_text_tokenizer
 from kyvo.tokens.vocabulary import Vocabulary
 
 DESCRIPTION = "kyvo.json"
 IMAGE_TOKENIZER = "image_tokenizer.safetensors"
 TEXT_TOKENIZER = "text_tokenizer.json"
+# What makes no id mean something else, and no weight be used in another way.
+_TRAINING_ONLY = {"initial_std", "head_number_scale", "train_text_embedding", "max_seq_len"}
 _RUN_WEIGHTS = "checkpoints/last.ckpt"
 _MOST_COPIED_BYTES = 16 << 20
 
@@ -108,13 +110,25 @@ class ModelDescription:
         return model
 
     def differences(self, other: "ModelDescription") -> list[str]:
-        """What makes ids of ``other`` mean something else here, both values in each line."""
+        """What makes ids or weights of ``other`` mean something else; both values in each line.
+
+        A task of ``other`` that the model was not trained on is one too.
+        """
         mine, theirs = self._meaning(), other._meaning()
-        return [
-            f"{part}: the checkpoint has {_short(mine[part])}, the config {_short(theirs[part])}"
-            for part in mine
-            if mine[part] != theirs[part]
+        parts = [part for part in {**mine, **theirs} if mine.get(part) != theirs.get(part)]
+        lines = [
+            f"{part}: the checkpoint has {_short(mine.get(part))}, the config "
+            f"{_short(theirs.get(part))}"
+            for part in parts
         ]
+        layouts = {_layout(task) for task in self.tasks}
+        strange = [task for task in other.tasks if _layout(task) not in layouts]
+        if strange:
+            lines.append(
+                f"task: the checkpoint was trained on {', '.join(self.tasks)}, the config asks for "
+                f"{', '.join(strange)}"
+            )
+        return lines
 
     def _meaning(self) -> dict[str, Any]:
         """What decides which id means what; names and paths do not."""
@@ -125,6 +139,11 @@ class ModelDescription:
         }
         return {
             **{f"vocabulary.{name}": value for name, value in vocabulary.items()},
+            **{
+                f"model.{name}": value
+                for name, value in self.model.with_all_arguments().items()
+                if name not in _TRAINING_ONLY
+            },
             "schema": self.schema.fields if self.schema else None,
             "codes_per_image": self.codes_per_image,
             "centre_first": self.centre_first,
@@ -148,7 +167,7 @@ def describe_model(
         tokenizer: file or folder of the text tokenizer; None: the vocabulary's own, if it has one.
         codebook: its file; the image tokenizer is the VQGAN in the same folder, if there is one.
     """
-    text = find_text_tokenizer(tokenizer, vocabulary) if _has_text(tokenizer, vocabulary) else None
+    has_text = tokenizer is not None or vocabulary.shipped_tokenizer is not None
     return ModelDescription(
         model,
         vocabulary,
@@ -156,9 +175,19 @@ def describe_model(
         tasks,
         codes_per_image,
         centre_first,
-        TextTokenizerFile(text, file_hash(require_file(text, "tokenizer"))) if text else None,
+        describe_text_tokenizer(tokenizer, vocabulary) if has_text else None,
         _describe_image_tokenizer(codebook.parent) if codes_per_image else None,
     )
+
+
+def describe_text_tokenizer(tokenizer: Path | None, vocabulary: Vocabulary) -> TextTokenizerFile:
+    """The tokenizer file that ``find_text_tokenizer`` finds, and its hash.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = require_file(find_text_tokenizer(tokenizer, vocabulary), "text tokenizer")
+    return TextTokenizerFile(path, file_hash(path))
 
 
 def read_description(folder: Path) -> ModelDescription | None:
@@ -241,10 +270,6 @@ def open_codec(description: ModelDescription) -> SceneCodec:
     return SceneCodec(description.schema, description.vocabulary, tokenizer)
 
 
-def _has_text(tokenizer: Path | None, vocabulary: Vocabulary) -> bool:
-    return tokenizer is not None or vocabulary.shipped_tokenizer is not None
-
-
 def _describe_image_tokenizer(folder: Path) -> ImageTokenizerFiles | None:
     if len(list(folder.glob(f"**/{_RUN_WEIGHTS}"))) != 1:
         return None
@@ -281,6 +306,11 @@ def _unchanged(path: Path, sha256: str) -> Path:
             f"{path} has changed: the checkpoint needs the file with SHA-256 {sha256}."
         )
     return path
+
+
+def _layout(task_name: str) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
+    task = get_task(task_name)
+    return task.inputs, task.outputs
 
 
 def _plain(value: Any) -> Any:

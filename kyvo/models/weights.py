@@ -127,6 +127,18 @@ def check_codebook(
         )
 
 
+def read_codebook(weights: Path) -> np.ndarray:
+    """The code vectors in a trained Kyvo's weights, float32 (num_codes, C).
+
+    Raises:
+        InputError: it has none.
+    """
+    codebook = read_tensor(weights, f"{_EMBEDDING}vqgan_codebook.weight", "Kyvo checkpoint")
+    if codebook is None:
+        raise InputError(f"Kyvo checkpoint: {weights}: has no codebook. Give codebook=FILE.")
+    return codebook.float().numpy()
+
+
 def _read_llama(path: Path, model: KyvoModel) -> tuple[dict[str, Tensor], str]:
     """Llama's weights under torchtune's names, and the file or folder they came from."""
     files = find_llama(path)

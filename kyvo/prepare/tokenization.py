@@ -20,7 +20,7 @@ from kyvo.images.codec import ImageCodec
 from kyvo.images.preprocessing import list_images, load_images
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.scenes import Scene, SceneCodec
-from kyvo.tokens.vocabulary import TEXT_END, TEXT_START
+from kyvo.tokens.vocabulary import BRACKETS
 
 ObjectOrder = Literal["file", "far-to-near"]
 
@@ -106,10 +106,11 @@ class WorldTokenizer:
 
     def _texts(self, texts: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         vocabulary = self.codec.vocabulary
-        start, end = vocabulary.marker_id(TEXT_START), vocabulary.marker_id(TEXT_END)
+        start, end = vocabulary.brackets("text")
+        opening, closing = BRACKETS["text"]
         for key, text in texts.items():
             ids = [start, *self.codec.tokenizer.encode(text), end]
-            yield key, {"token_ids": ids, "string": f"{TEXT_START}{text}{TEXT_END}"}
+            yield key, {"token_ids": ids, "string": f"{opening}{text}{closing}"}
 
 
 def copy_originals(folder: Path, target: Path, stems: Collection[str] | None = None) -> None:

@@ -24,7 +24,7 @@ from kyvo.prepare.statistics import SceneStatistics
 from kyvo.prepare.world_tasks import EVALUATION, find_task
 from kyvo.scenes import NumberField, Scene, SceneCodec, WordField
 from kyvo.tokens.sequences import Segment, SequenceBuilder, get_task
-from kyvo.tokens.vocabulary import TEXT_END, TEXT_START
+from kyvo.tokens.vocabulary import BRACKETS
 from kyvo.world.records import Record, check_record, read_record
 from kyvo.world.tasks import WorldTask
 
@@ -401,11 +401,12 @@ def _read_stored_scenes(
 
 def _check_stored_texts(store: TokenStore, codec: SceneCodec, findings: Findings) -> None:
     vocabulary = codec.vocabulary
-    start, end = vocabulary.marker_id(TEXT_START), vocabulary.marker_id(TEXT_END)
+    start, end = vocabulary.brackets("text")
+    opening, closing = BRACKETS["text"]
     special = (vocabulary.bos, vocabulary.eos)
     for ids, place in _entries(store):
         if len(ids) < 2 or ids[0] != start or ids[-1] != end:
-            findings.add(f"{place}: expected {TEXT_START}, ids of the text, {TEXT_END}.")
+            findings.add(f"{place}: expected {opening}, ids of the text, {closing}.")
         for index, token in enumerate(ids[1:-1].tolist(), start=1):
             if token not in vocabulary.text or token in special:
                 findings.add(f"{place}: [{index}]: id {token} is no text.")

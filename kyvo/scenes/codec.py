@@ -13,7 +13,7 @@ from kyvo.common.errors import InputError
 from kyvo.scenes.schema import Field, NumberField, Schema, WordField
 from kyvo.scenes.types import Scene, SceneObject
 from kyvo.tokens.interface import TextTokenizer
-from kyvo.tokens.vocabulary import OBJECT_END, OBJECT_START, SCENE_END, SCENE_START, Vocabulary
+from kyvo.tokens.vocabulary import BRACKETS, OBJECT_END, OBJECT_START, Vocabulary
 
 Value = str | tuple[float, ...]
 """What a field holds."""
@@ -66,7 +66,8 @@ class SceneCodec:
         Raises:
             InputError: naming ``where``, the object and the field that does not fit.
         """
-        ids = [self._id(SCENE_START)]
+        start, end = self.vocabulary.brackets("three_d")
+        ids = [start]
         for index, item in enumerate(scene.objects):
             ids.append(self._id(OBJECT_START))
             for fld, value in self._values(item, f"{where}: object {index}"):
@@ -76,18 +77,19 @@ class SceneCodec:
                 else:
                     ids += [self.vocabulary.number_id(self._number(v)) for v in value]
             ids.append(self._id(OBJECT_END))
-        ids.append(self._id(SCENE_END))
+        ids.append(end)
         return ids
 
     def string(self, scene: Scene, where: str = "scene") -> str:
         """The scene as text, such as ``[SCENE-START][OBJECT-START][SIZE] large...``."""
-        parts = [SCENE_START]
+        start, end = BRACKETS["three_d"]
+        parts = [start]
         for index, item in enumerate(scene.objects):
             parts.append(OBJECT_START)
             for fld, value in self._values(item, f"{where}: object {index}"):
                 parts += [fld.marker, self._text(value)]
             parts.append(OBJECT_END)
-        return "".join([*parts, SCENE_END])
+        return "".join([*parts, end])
 
     def read(self, ids: Sequence[int]) -> tuple[Scene, ParseReport]:
         """The scene in ``ids`` and a report; never raises, drops nothing silently.
@@ -128,7 +130,7 @@ class SceneCodec:
 
     def _cut_scene(self, ids: Sequence[int]) -> tuple[Sequence[int], Counter[str]]:
         """``ids`` up to the first SCENE-END, and what is wrong with the scene's brackets."""
-        start, end = self._id(SCENE_START), self._id(SCENE_END)
+        start, end = self.vocabulary.brackets("three_d")
         scene = ids[: ids.index(end) + 1] if end in ids else ids
         reasons = Counter(
             {
@@ -144,7 +146,7 @@ class SceneCodec:
         """The ids of each object without its brackets, and what is wrong around them."""
         scene, reasons = self._cut_scene(ids)
         opening, closing = self._id(OBJECT_START), self._id(OBJECT_END)
-        brackets = (opening, closing, self._id(SCENE_START), self._id(SCENE_END))
+        brackets = (opening, closing, *self.vocabulary.brackets("three_d"))
         chunks: list[list[int]] = []
         inside = False
         for token in scene:

@@ -15,9 +15,8 @@ import numpy as np
 
 from kyvo.common.errors import InputError
 from kyvo.images.order import centre_first
-from kyvo.tokens.vocabulary import IMAGE_END, IMAGE_START, OUTPUT_START, Vocabulary
+from kyvo.tokens.vocabulary import OUTPUT_START, Modality, Vocabulary
 
-Modality = Literal["image", "three_d", "text"]
 Side = Literal["source", "target"]
 # Which images are written centre-first: those that the model generates; all but a task's raster
 # source (the reference's reorder_image_tokens: true); or none.
@@ -153,14 +152,19 @@ class SequenceBuilder:
 
     def build(self, contents: Mapping[Segment, np.ndarray]) -> Sample:
         """The sample whose segments hold ``contents``: codes of images, ids of scenes and texts."""
-        prompt = [self._bos, *(self._ids(s, contents[s]) for s in self.task.inputs), self._out]
+        prompt = self.prompt(contents)
         output = [*(self._ids(s, contents[s]) for s in self.task.outputs), self._eos]
-        tokens = np.concatenate(prompt + output)
-        prompt_length = sum(map(len, prompt))
+        tokens = np.concatenate([prompt, *output])
+        prompt_length = len(prompt)
         labels = tokens.copy()
         if self.no_loss_on_input:
             labels[: prompt_length + self.task.skipped_labels] = IGNORED_LABEL
         return Sample(tokens, labels, prompt_length, self._window_start(output, prompt_length))
+
+    def prompt(self, contents: Mapping[Segment, np.ndarray]) -> np.ndarray:
+        """Ids up to and including OUTPUT-START, of the inputs alone."""
+        inputs = [self._ids(segment, contents[segment]) for segment in self.task.inputs]
+        return np.concatenate([self._bos, *inputs, self._out])
 
     def length(self, segment_lengths: Mapping[Segment, np.ndarray]) -> np.ndarray:
         """Sequence lengths from the stored lengths of the segments, elementwise."""
@@ -188,7 +192,8 @@ class SequenceBuilder:
             return content
         if self.task.is_centre_first(segment, self.centre_first):
             content = content[centre_first(len(content))]
-        return np.concatenate([self._boi, content + self.vocabulary.image.start, self._eoi])
+        start, end = self._image_brackets
+        return np.concatenate([start, content + self.vocabulary.image.start, end])
 
     @cached_property
     def _bos(self) -> np.ndarray:
@@ -203,12 +208,9 @@ class SequenceBuilder:
         return np.array([self.vocabulary.marker_id(OUTPUT_START)])
 
     @cached_property
-    def _boi(self) -> np.ndarray:
-        return np.array([self.vocabulary.marker_id(IMAGE_START)])
-
-    @cached_property
-    def _eoi(self) -> np.ndarray:
-        return np.array([self.vocabulary.marker_id(IMAGE_END)])
+    def _image_brackets(self) -> tuple[np.ndarray, np.ndarray]:
+        start, end = self.vocabulary.brackets("image")
+        return np.array([start]), np.array([end])
 
 
 def _sum(segment_lengths: Mapping[Segment, np.ndarray], segments: Sequence[Segment]) -> np.ndarray:

@@ -7,7 +7,7 @@ own domain has its vocabulary in a yaml file (DATA.md).
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -20,6 +20,15 @@ OBJECT_START, OBJECT_END = "[OBJECT-START]", "[OBJECT-END]"
 IMAGE_START, IMAGE_END = "[IMAGE-START]", "[IMAGE-END]"
 TEXT_START, TEXT_END = "[TEXT-START]", "[TEXT-END]"
 OUTPUT_START = "[OUTPUT-START]"
+
+Modality = Literal["image", "three_d", "text"]
+BRACKETS: Mapping[Modality, tuple[str, str]] = {
+    "image": (IMAGE_START, IMAGE_END),
+    "three_d": (SCENE_START, SCENE_END),
+    "text": (TEXT_START, TEXT_END),
+}
+"""The markers around each modality in a sequence. Stored scenes and texts have theirs; images are
+stored as bare codes."""
 
 _MOST_NUMBERS, _MOST_DECIMALS = 100_000, 6
 _MARKER = re.compile(r"\[[A-Z0-9_-]+\]")
@@ -127,6 +136,11 @@ class Vocabulary:
     def marker_id(self, marker: str) -> int:
         """The id of a structure token such as ``"[SCENE-START]"``."""
         return self._lookup(self._marker_ids, marker, "marker")
+
+    def brackets(self, modality: Modality) -> tuple[int, int]:
+        """The ids that open and close a segment of ``modality``."""
+        start, end = BRACKETS[modality]
+        return self.marker_id(start), self.marker_id(end)
 
     def number_id(self, string: str) -> int:
         """The id of a number string such as ``"-0.550"``."""

@@ -1,0 +1,266 @@
+"""The Python door: open a model, then recognize, render, edit and answer.
+
+    import kyvo
+
+    model = kyvo.load("checkpoints/clevr/unified")
+    scenes = model.recognize([image])
+    images = model.render(scenes)
+
+Everything comes in lists of equal length and goes out in their order. Images are PIL's, of any
+size; scenes are ``kyvo.scenes.Scene``, whose objects ``model.schema`` makes and reads.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from kyvo.common.devices import resolve_device, resolve_precision
+from kyvo.common.errors import InputError
+from kyvo.decoding import Engine, GenerationSettings, Output, OutputReader
+from kyvo.decoding.grammar import output_automaton
+from kyvo.images.codec import CodecPrecision, ImageCodec
+from kyvo.images.preprocessing import image_array
+from kyvo.models import (
+    MODEL,
+    KyvoModel,
+    find_weights,
+    load_released,
+    released_state_dict,
+    resolve_dtype,
+    write_folder,
+)
+from kyvo.models.description import (
+    ModelDescription,
+    description_files,
+    open_codec,
+    open_image_tokenizer,
+    read_description,
+)
+from kyvo.scenes import Scene, SceneCodec, Schema
+from kyvo.tokens.sequences import SequenceBuilder, Task, get_task
+from kyvo.tokens.vocabulary import BRACKETS, Modality
+
+Contents = Mapping[Modality, Sequence[np.ndarray]]
+"""Image codes, or ids of scenes or texts, of every sample."""
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An image and its scene after an instruction."""
+
+    image: Image.Image | None
+    scene: Scene | None
+
+
+def load(
+    path: Path | str,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: CodecPrecision = "auto",
+    batch_size: int = 32,
+    compiled: bool = False,
+) -> "Kyvo":
+    """Open the model of a run's folder (its newest checkpoint) or of a checkpoint folder.
+
+    Args:
+        precision: of the weights and of the image tokenizer; auto: bf16 where the device
+            multiplies such numbers itself.
+        batch_size: samples that are decoded together.
+        compiled: compile decoding; pays for thousands of samples.
+
+    Raises:
+        InputError: there is no whole checkpoint, or it does not say what it is.
+    """
+    weights = find_weights(Path(path))
+    description = read_description(weights.parent)
+    if description is None:
+        raise InputError(
+            f"checkpoint: {weights}: no kyvo.json beside it, which says what the weights are. "
+            "Train with this project, or generate from a config with scripts/generate_3d.py."
+        )
+    place = resolve_device(device)
+    chosen = resolve_precision(precision, place, "bf16", "fp32")
+    model = description.build_model()
+    load_released(model, weights)
+    model.to(place, resolve_dtype(chosen)).eval()
+    model.tok_embeddings.materialize_table()
+    return Kyvo(description, model, chosen, batch_size, compiled)
+
+
+class Kyvo:
+    """A model with its tokenizers, ready to be asked.
+
+    Attributes:
+        description: what the model is: its size, vocabulary, schema and tasks.
+        model: on its device, in the precision of ``image_codec`` too.
+        batch_size: samples that are decoded together.
+    """
+
+    def __init__(
+        self,
+        description: ModelDescription,
+        model: KyvoModel,
+        precision: CodecPrecision,
+        batch_size: int,
+        compiled: bool,
+    ) -> None:
+        self.description, self.model, self.batch_size = description, model, batch_size
+        self.device = model.output.weight.device
+        self._precision = precision
+        self._compiled = compiled
+        self._engines: dict[str, Engine] = {}
+
+    @property
+    def schema(self) -> Schema:
+        """Fields and words of an object."""
+        return self.codec.schema
+
+    @cached_property
+    def codec(self) -> SceneCodec:
+        """Writer and reader of scenes."""
+        return open_codec(self.description)
+
+    @cached_property
+    def image_codec(self) -> ImageCodec:
+        """The image tokenizer."""
+        model = open_image_tokenizer(self.description)
+        return ImageCodec(model, self.device, self.batch_size, self._precision)
+
+    def recognize(self, images: Sequence[Image.Image]) -> list[Scene]:
+        """The scene in each image.
+
+        An object that could be read in part only has the fields that could be read.
+        """
+        task = self._task({"image"}, {"three_d"})
+        outputs = self._generate(task, {"image": self._codes(images)})
+        return [output.scene or Scene() for output in outputs]
+
+    def render(self, scenes: Sequence[Scene]) -> list[Image.Image | None]:
+        """An image of each scene; None where the model did not write a whole one.
+
+        Objects are written in the order given: best that of the training data.
+
+        Raises:
+            InputError: an object does not fit the schema.
+        """
+        task = self._task({"three_d"}, {"image"})
+        return self._images(self._generate(task, {"three_d": self._scenes(scenes)}))
+
+    def edit(
+        self, images: Sequence[Image.Image], scenes: Sequence[Scene], instructions: Sequence[str]
+    ) -> list[Edited]:
+        """Each image and its scene after its instruction, such as "Remove the red cube."."""
+        task = self._task({"image", "three_d", "text"}, {"image", "three_d"})
+        outputs = self._generate(task, self._contents(images, scenes, instructions))
+        edited = zip(self._images(outputs), outputs, strict=True)
+        return [Edited(image, output.scene) for image, output in edited]
+
+    def answer(
+        self, images: Sequence[Image.Image], scenes: Sequence[Scene], questions: Sequence[str]
+    ) -> list[str]:
+        """The answer to each question about an image and its scene, such as "yes" or "3"."""
+        task = self._task({"image", "three_d", "text"}, {"text"})
+        outputs = self._generate(task, self._contents(images, scenes, questions))
+        return [_plain_text(output.answer or "") for output in outputs]
+
+    def save(self, folder: Path | str) -> None:
+        """Write the model and all that belongs to it as one folder, which ``load`` opens.
+
+        Raises:
+            InputError: the folder exists already, or cannot be written.
+        """
+        files = {MODEL: released_state_dict(self.model), **description_files(self.description)}
+        write_folder(Path(folder), files)
+
+    def _task(self, inputs: set[Modality], outputs: set[Modality]) -> Task:
+        """The task that the model was trained on and that reads and writes these modalities."""
+        for task in map(get_task, self.description.tasks):
+            read = {segment.modality for segment in task.inputs}
+            written = {segment.modality for segment in task.outputs}
+            if (read, written) == (inputs, outputs):
+                return task
+        raise InputError(
+            f"this model was trained on {', '.join(self.description.tasks)}: it cannot go from "
+            f"{' + '.join(sorted(inputs))} to {' + '.join(sorted(outputs))}."
+        )
+
+    def _contents(
+        self, images: Sequence[Image.Image], scenes: Sequence[Scene], texts: Sequence[str]
+    ) -> Contents:
+        if not len(images) == len(scenes) == len(texts):
+            raise InputError(
+                f"{len(images)} images, {len(scenes)} scenes and {len(texts)} texts: expected "
+                "lists of equal length."
+            )
+        return {
+            "image": self._codes(images),
+            "three_d": self._scenes(scenes),
+            "text": self._texts(texts),
+        }
+
+    def _codes(self, images: Sequence[Image.Image]) -> Sequence[np.ndarray]:
+        if not images:
+            return []
+        size = self.image_codec.config.resolution
+        arrays = [image_array(image, size, f"image {i}") for i, image in enumerate(images)]
+        return list(self.image_codec.encode(np.stack(arrays)).reshape(len(images), -1))
+
+    def _scenes(self, scenes: Sequence[Scene]) -> Sequence[np.ndarray]:
+        return [
+            np.array(self.codec.encode(scene, f"scene {i}"), dtype=np.int64)
+            for i, scene in enumerate(scenes)
+        ]
+
+    def _texts(self, texts: Sequence[str]) -> Sequence[np.ndarray]:
+        # A blank comes first, as in the training data.
+        start, end = (self.codec.vocabulary.marker_id(marker) for marker in BRACKETS["text"])
+        encode = self.codec.tokenizer.encode
+        return [np.array([start, *encode(f" {text}"), end], dtype=np.int64) for text in texts]
+
+    def _generate(self, task: Task, contents: Contents) -> list[Output]:
+        description, vocabulary = self.description, self.codec.vocabulary
+        builder = SequenceBuilder(vocabulary, task, description.centre_first)
+        count = len(contents[task.inputs[0].modality])
+        prompts = [
+            builder.prompt({part: contents[part.modality][i] for part in task.inputs})
+            for i in range(count)
+        ]
+        found = dict(self._engine(task).generate(prompts))
+        codes, order = description.codes_per_image, description.centre_first
+        reader = OutputReader(task, self.codec, codes, order)
+        return [reader.read(found[i]) for i in range(count)]
+
+    def _engine(self, task: Task) -> Engine:
+        """The engine of a task, built at its first use."""
+        if task.name not in self._engines:
+            length = self.model.max_seq_len
+            codes = self.description.codes_per_image
+            settings = GenerationSettings(
+                eos=self.codec.vocabulary.eos,
+                max_new_tokens=length,
+                automaton=output_automaton(task, self.codec, codes),
+                compiled=self._compiled,
+            )
+            self._engines[task.name] = Engine(self.model, settings, self.batch_size, length)
+        return self._engines[task.name]
+
+    def _images(self, outputs: Sequence[Output]) -> list[Image.Image | None]:
+        whole = [output.codes for output in outputs if output.codes is not None]
+        if not whole:
+            return [None] * len(outputs)
+        side = self.image_codec.config.codes_per_side
+        arrays = iter(self.image_codec.decode(np.stack(whole).reshape(-1, side, side)))
+        return [
+            Image.fromarray(next(arrays)) if output.codes is not None else None
+            for output in outputs
+        ]
+
+
+def _plain_text(answer: str) -> str:
+    """An answer without its markers and the end of the sequence."""
+    start, end = BRACKETS["text"]
+    return answer.partition(start)[2].partition(end)[0].strip()
