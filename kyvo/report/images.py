@@ -18,7 +18,10 @@ SAMPLES_PER_PIXEL = 4
 
 
 class Renderer(Protocol):
-    """Draws traced scenes: uint8 (B, height, width, 3). ``kyvo.world.render`` is one."""
+    """Draws scenes given as JSON: uint8 (B, height, width, 3).
+
+    ``kyvo.world.clevr.rendering.render_json`` is one.
+    """
 
     def __call__(
         self,

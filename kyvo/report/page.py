@@ -29,7 +29,7 @@ def write_report(inputs: ReportInputs, output: Path | str, renderer: Renderer) -
     Args:
         inputs: what to report; every part is optional.
         output: path of the HTML file.
-        renderer: draws predicted scenes, such as ``kyvo.world.render``.
+        renderer: draws predicted scenes, such as ``kyvo.world.clevr.rendering.render_json``.
 
     Raises:
         InputError: a given file is missing or malformed.
