@@ -148,6 +148,7 @@ def test_matmuls_are_bfloat16_under_autocast_and_attention_stays_close():
         assert (gradient - exact).norm() < 0.03 * exact.norm()
 
 
+@pytest.mark.slow
 def test_all_layers_lengths_and_full_batches_share_one_compilation():
     model, eager = tiny_model(num_layers=3), tiny_model(num_layers=3)
     counter = CompileCounterWithBackend("aot_eager")
