@@ -23,10 +23,11 @@ from kyvo.decoding.sampling import GREEDY, Sampling
 from kyvo.decoding.scheduler import Scheduler
 from kyvo.decoding.state import DecodeState, GrammarMask
 from kyvo.models import CacheStep, KVCache, KyvoModel
+from kyvo.models.llama import allow_graphs
 
 PREFILL_TOKENS = 1 << 15
 """Tokens of prompts, padding included, that go through the model at a time."""
-# Steps between two looks at which slots have ended: a look makes a GPU wait, a late one wastes
+# Steps until the host asks which slots have ended: to ask makes a GPU wait, to ask late wastes
 # steps of a finished slot.
 STEPS_PER_SYNC = {"cpu": 1, "cuda": 4}
 _WARM_UP_STEPS = 3
@@ -93,6 +94,7 @@ class Engine:
             # On a GPU, tuning makes a kernel of its own of each matmul with a single row: it
             # reads int8 weights as they are, at the rate of the memory.
             tuning: Any = {"coordinate_descent_tuning": self.num_slots == 1}
+            allow_graphs()
             compiled: list[Any] = [torch.compile(layer, options=tuning) for layer in fused.layers]
             fused.layers = nn.ModuleList(compiled)
             fused.sizes_vary = True
@@ -262,6 +264,7 @@ class _Batch:
         finished = scheduler.update(self.state.active_B.tolist(), counts)
         if not finished:
             return
-        ids_BN = self.state.ids_BN.cpu().numpy()
-        for slot, sample in finished.items():
-            yield sample, ids_BN[slot, : counts[slot]].copy()
+        slots = list(finished)
+        ids_RN = self.state.ids_BN[slots, : max(counts[slot] for slot in slots)].cpu().numpy()
+        for ids_N, slot in zip(ids_RN, slots, strict=True):
+            yield finished[slot], ids_N[: counts[slot]].copy()

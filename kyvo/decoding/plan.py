@@ -140,7 +140,7 @@ class GenerationPlan:
         of_a_key = attention.num_kv_heads * attention.head_dim
         size, width = self.model.output.weight.shape
         logits = slots * size * (item + 4)
-        # Gate, its activation, the other branch and the product; the stream, its norm and q, k, v.
+        # Gate, its activation, up and both multiplied; the stream, its norm and q, k, v.
         per_prompt_token = 4 * inner + 6 * width
         prompt_tokens = min(slots * self.longest_prompt, PREFILL_TOKENS)
         fused = layers * width * (width + 2 * of_a_key + 2 * inner)

@@ -17,7 +17,7 @@ def quantize(layers: nn.Module, quantization: Quantization) -> None:
     """Replace the weights of all linear maps in ``layers``.
 
     "int8": weights only, one scale an output; fewer bytes to read, for a single row. "float8":
-    weights and activations, one scale a row, so products are faster too; for many rows.
+    weights and activations, one scale a row, so matmuls are faster too; for many rows.
     """
     if quantization == "none":
         return

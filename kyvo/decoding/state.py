@@ -118,7 +118,7 @@ class DecodeState:
             positions.append(position_B + 1)
             index_B = is_deterministic_B.long()
             self._append(tokens[1], is_deterministic_B & self.active_B)
-        # Inactive slots go on writing to the last place of their own cache.
+        # Inactive slots go on writing to the last position of their own cache.
         positions_BL = torch.stack(positions, 1).clamp(max=self.max_length - 1)
         return torch.stack(tokens, 1), positions_BL, index_B
 

@@ -24,6 +24,7 @@ from kyvo.models.kv_cache import CacheStep, LayerCache
 # wavelengths, in shares of it, beyond which frequencies are divided and up to which they stay.
 _TRAINED_POSITIONS = 8192
 _LOW_FREQUENCY, _HIGH_FREQUENCY = 1, 4
+_MOST_GRAPHS = 64
 
 
 class RMSNorm(nn.Module):
@@ -232,7 +233,7 @@ class KyvoModel(nn.Module):
     ) -> Tensor:
         """Normalised hidden states: (B, L, D), or (N, D) at flat positions of B x L.
 
-        No later layer looks at the last one's other positions, so they end with its attention.
+        No later layer needs the last one's other positions, so they end with its attention.
         """
         h_BLD = self.tok_embeddings(tokens_BL)
         last = len(self.layers) - 1
@@ -248,6 +249,7 @@ class KyvoModel(nn.Module):
 
         ``options`` are those of ``torch.compile``.
         """
+        allow_graphs()
         for layer in self.layers:
             layer.compile(**options)
         self.sizes_vary = True
@@ -260,6 +262,14 @@ class KyvoModel(nn.Module):
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Parameters that training changes, by name."""
         return {n: p for n, p in self.named_parameters() if p.requires_grad}
+
+
+def allow_graphs() -> None:
+    """Let PyTorch compile a function as often as training, prefills and decoding need.
+
+    All layers share one function; PyTorch would give up compiling it after its eighth graph.
+    """
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
 
 
 def _mark_dynamic(h_BLD: Tensor, selected_N: Tensor | None) -> None:

@@ -6,7 +6,7 @@ few rows the positions are split among several programs, whose partial sums are 
 ("split KV").
 
 Shapes: B rows, T new positions, H heads, K key-value heads, G = H / K, E head width, M cache
-length, P splits; a program's queries are its T x G, padded to what a matrix product needs.
+length, P splits; a program's queries are its T x G, padded to what a matrix multiplication needs.
 """
 
 import torch
@@ -16,10 +16,10 @@ from torch import Tensor
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 _MOST_SPLITS = 8
-# Matrix products of Triton have at least so many rows and columns.
+# Triton multiplies matrices of at least so many rows and columns.
 _LEAST = 16
 _POSITIONS_AT_A_TIME = 64
-# Of an H100; used where Triton's interpreter stands in for a GPU.
+# Of an H100; used where Triton's interpreter takes the place of a GPU.
 _MULTIPROCESSORS = 132
 
 
@@ -133,9 +133,9 @@ def _attend(
     limit = tl.load(positions + row * num_new + new, mask=is_query, other=0)
 
     base = row.to(tl.int64) * row_stride + head * head_stride
-    best = tl.full((block_q,), float("-inf"), tl.float32)
-    total = tl.zeros((block_q,), tl.float32)
-    sums = tl.zeros((block_q, block_e), tl.float32)
+    m_i = tl.full((block_q,), float("-inf"), tl.float32)
+    l_i = tl.zeros((block_q,), tl.float32)
+    acc = tl.zeros((block_q, block_e), tl.float32)
     for start in range(first, last, block_n):
         position = start + tl.arange(0, block_n)
         is_there = (position < last)[:, None] & is_column[None, :]
@@ -143,29 +143,29 @@ def _attend(
         k = tl.load(keys + cell, mask=is_there, other=0.0)
         v = tl.load(values + cell, mask=is_there, other=0.0)
         seen = (position[None, :] <= limit[:, None]) & (position < last)[None, :]
-        best, total, sums = _look(q, k, v, seen, scale * _LOG2_E, best, total, sums)
+        m_i, l_i, acc = _update(q, k, v, seen, scale * _LOG2_E, m_i, l_i, acc)
     if splits == 1:
-        sums = sums / total[:, None]
+        acc = acc / l_i[:, None]
     else:
         cells = out_size // width
-        tl.store(norms + split * 2 * cells + place, best, mask=is_query)
-        tl.store(norms + (split * 2 + 1) * cells + place, total, mask=is_query)
+        tl.store(norms + split * 2 * cells + place, m_i, mask=is_query)
+        tl.store(norms + (split * 2 + 1) * cells + place, l_i, mask=is_query)
         out += split * out_size
-    tl.store(out + place[:, None] * width + column[None, :], sums, mask=inside)
+    tl.store(out + place[:, None] * width + column[None, :], acc, mask=inside)
 
 
 @triton.jit
-def _look(q, k, v, seen, scale, best, total, sums):
-    """Takes some more keys and values into the largest score, the weights' total and the sums."""
+def _update(q, k, v, seen, scale, m_i, l_i, acc):
+    """Online-softmax update: largest score m_i, sum of weights l_i, weighted sum of values acc."""
     scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
     scores = tl.where(seen, scores, float("-inf"))
-    higher = tl.maximum(best, tl.max(scores, 1))
+    m_new = tl.maximum(m_i, tl.max(scores, 1))
     # A query that has seen nothing yet: any finite shift leaves its sums at zero.
-    shift = tl.where(higher == float("-inf"), 0.0, higher)
-    weights = tl.exp2(scores - shift[:, None])
-    shrink = tl.exp2(best - shift)
-    sums = sums * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-    return higher, total * shrink + tl.sum(weights, 1), sums
+    shift = tl.where(m_new == float("-inf"), 0.0, m_new)
+    p = tl.exp2(scores - shift[:, None])
+    alpha = tl.exp2(m_i - shift)
+    acc = acc * alpha[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
+    return m_new, l_i * alpha + tl.sum(p, 1), acc
 
 
 @triton.jit
@@ -178,14 +178,14 @@ def _merge(
     splits: tl.constexpr,
     block_e: tl.constexpr,
 ):
-    """Adds up one query's splits, each scaled to the largest score of all."""
+    """Add up one query's splits, each scaled to the largest score of all."""
     place = tl.program_id(0)
     split = tl.arange(0, splits)
-    best = tl.load(norms + split * 2 * cells + place)
-    total = tl.load(norms + (split * 2 + 1) * cells + place)
-    weight = tl.exp2(best - tl.max(best, 0))
+    m_i = tl.load(norms + split * 2 * cells + place)
+    l_i = tl.load(norms + (split * 2 + 1) * cells + place)
+    alpha = tl.exp2(m_i - tl.max(m_i, 0))
     column = tl.arange(0, block_e)
     inside = (split >= 0)[:, None] & (column < width)[None, :]
     cell = (split[:, None] * cells + place) * width + column[None, :]
-    sums = tl.sum(tl.load(partial + cell, mask=inside, other=0.0) * weight[:, None], 0)
-    tl.store(out + place * width + column, sums / tl.sum(total * weight, 0), mask=column < width)
+    acc = tl.sum(tl.load(partial + cell, mask=inside, other=0.0) * alpha[:, None], 0)
+    tl.store(out + place * width + column, acc / tl.sum(l_i * alpha, 0), mask=column < width)

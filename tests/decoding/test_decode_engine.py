@@ -81,7 +81,10 @@ def test_greedy_decoding_equals_uncached_decoding(greedy, batch_size, order):
 
 @pytest.fixture
 def graphs(monkeypatch):
-    """Counts what torch.compile traces, and runs it as it was traced."""
+    """Counts what torch.compile traces, and runs it as it was traced.
+
+    A function with more graphs than PyTorch allows would go on uncompiled; here it fails.
+    """
     counter, compile_ = CompileCounterWithBackend("eager"), torch.compile
     torch.compiler.reset()
     monkeypatch.setattr(
@@ -91,7 +94,8 @@ def graphs(monkeypatch):
             function, backend=counter, dynamic=dynamic
         ),
     )
-    yield counter
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield counter
     torch.compiler.reset()
 
 

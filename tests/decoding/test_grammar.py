@@ -210,4 +210,4 @@ def test_classes_equal_the_uncompressed_table(data: st.DataObject) -> None:
     assert machine.next_state.shape[1] <= num_ids
     assert machine.possible_ids.tolist() == np.flatnonzero((table >= 0).any(axis=0)).tolist()
     choices = [np.flatnonzero(row >= 0).tolist() for row in table]
-    assert machine.forced_ids.tolist() == [c[0] if len(c) == 1 else -1 for c in choices]
+    assert machine.deterministic_ids.tolist() == [c[0] if len(c) == 1 else -1 for c in choices]
