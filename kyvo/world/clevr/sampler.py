@@ -101,7 +101,12 @@ def sample_scene(index: int, split: str, seed: int, options: SceneOptions) -> Cl
         objects = _draw_objects(random, count, options)
         if len(objects) == count and shows_all(ClevrScene(objects, viewpoints), options):
             return complete_scene(index, split, objects, viewpoints, options)
-    raise InputError(
+    raise no_place_error(index, split, count)
+
+
+def no_place_error(index: int, split: str, count: int) -> InputError:
+    """Return the error of a scene that has used up all of its starts."""
+    return InputError(
         f"scene {index} of {split}: {count} objects found no place in {MAX_STARTS} starts. "
         "Expected fewer objects, a smaller margin or min_distance, or less camera_jitter."
     )

@@ -108,7 +108,7 @@ def build_scene_batch(scenes: Sequence[Renderable], device: torch.device) -> Sce
         cameras,
         lights,
         _primitives([description.primitives for description in descriptions], device),
-        _environments([description.environment for description in descriptions], device),
+        build_environments([description.environment for description in descriptions], device),
     )
 
 
@@ -165,7 +165,8 @@ def _ball_area(primitive: Primitive) -> float:
     return AREA[primitive.shape] * (a * b + b * c + c * a) / 3
 
 
-def _environments(environments: Sequence[Environment], device: torch.device) -> Environments:
+def build_environments(environments: Sequence[Environment], device: torch.device) -> Environments:
+    """Lay environments out for the tracer, one of each scene."""
     columns = (
         [environment.even for environment in environments],
         [environment.odd for environment in environments],

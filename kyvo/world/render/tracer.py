@@ -68,11 +68,6 @@ def render(
     Raises:
         InputError: a number is not positive, or there is no such device.
     """
-    if min(height, width, samples_per_pixel) < 1:
-        raise InputError(
-            f"render: height {height}, width {width}, samples_per_pixel {samples_per_pixel}. "
-            "Expected whole numbers of at least 1."
-        )
     device = find_device(device)
     frame = _frame(height, width, samples_per_pixel, seed, device)
     limit = RAYS_PER_PASS.get(device.type, RAYS_PER_PASS["cpu"])
@@ -80,8 +75,24 @@ def render(
     images = np.empty((len(scenes), height, width, 3), np.uint8)
     for start in range(0, len(scenes), group):
         batch = build_scene_batch(scenes[start : start + group], device)
-        images[start : start + group] = _render_batch(batch, frame, limit)
+        images[start : start + group] = _render_batch(batch, frame, limit).cpu().numpy()
     return images
+
+
+@torch.no_grad()
+def render_batch(
+    batch: SceneBatch, height: int, width: int, samples_per_pixel: int = 4, seed: int = 0
+) -> Tensor:
+    """Render scenes that are on a device, there: uint8 (G, height, width, 3), as ``render`` does.
+
+    On a GPU the host only launches, and waits for nothing, once the frame is kept.
+
+    Raises:
+        InputError: a number is not positive.
+    """
+    device = batch.cameras.positions.device
+    frame = _frame(height, width, samples_per_pixel, seed, device)
+    return _render_batch(batch, frame, RAYS_PER_PASS.get(device.type, RAYS_PER_PASS["cpu"]))
 
 
 @torch.no_grad()
@@ -115,6 +126,11 @@ def find_device(device: torch.device | str) -> torch.device:
 @lru_cache(maxsize=1)
 def _frame(height: int, width: int, num_samples: int, seed: int, device: torch.device) -> Frame:
     """Return the frame, kept for the next call: a GPU draws images faster than this noise."""
+    if min(height, width, num_samples) < 1:
+        raise InputError(
+            f"render: height {height}, width {width}, samples_per_pixel {num_samples}. "
+            "Expected whole numbers of at least 1."
+        )
     return Frame(height, width, num_samples, seed, device)
 
 
@@ -123,14 +139,14 @@ def _visibility_frame() -> Frame:
     return Frame(*VISIBILITY_FRAME, 1, 0, torch.device("cpu"))
 
 
-def _render_batch(batch: SceneBatch, frame: Frame, limit: int) -> np.ndarray:
-    """Return the images (G, height, width, 3) of a batch."""
+def _render_batch(batch: SceneBatch, frame: Frame, limit: int) -> Tensor:
+    """Return the images (G, height, width, 3) of a batch, on its device."""
     if _HAS_TRITON and batch.cameras.positions.is_cuda:
         radiance_3GA = trace_batch(batch, frame, MAX_BOUNCES, TERMINAL_RADIANCE, RADIANCE_CLAMP)
     else:
         radiance_3GA = _pass_by_pass(batch, frame, limit)
     levels_GA3 = _encode_srgb(radiance_3GA).permute(1, 2, 0)
-    return levels_GA3.reshape(-1, *frame.shape, 3).cpu().numpy()
+    return levels_GA3.reshape(-1, *frame.shape, 3)
 
 
 def _pass_by_pass(batch: SceneBatch, frame: Frame, limit: int) -> Tensor:
@@ -150,9 +166,15 @@ def _encode_srgb(linear: Tensor) -> Tensor:
 
     Looked up, because a power rounds differently at the end of a vector than in its middle.
     """
+    return torch.bucketize(linear, _level_edges(linear.device), out_int32=True).to(torch.uint8)
+
+
+@cache
+def _level_edges(device: torch.device) -> Tensor:
+    """Return the linear values between levels; kept, because the host would wait for the copy."""
     edges = (torch.arange(255, dtype=torch.float64) + 0.5) / 255
     decoded = torch.where(edges <= 0.04045, edges / 12.92, ((edges + 0.055) / 1.055) ** 2.4)
-    return torch.bucketize(linear, decoded.to(linear), out_int32=True).to(torch.uint8)
+    return decoded.float().to(device)
 
 
 def _trace(batch: SceneBatch, rays: Rays, num_bounces: int) -> Tensor:
