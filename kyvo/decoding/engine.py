@@ -107,7 +107,7 @@ class Engine:
         """Yield (position in ``prompts``, generated ids with EOS if there is one) as they end.
 
         A sample ends at EOS, after ``max_new_tokens``, or at the engine's ``max_length``. One
-        call at a time: another one ends those before it.
+        call at a time: once another one begins, those before it raise a RuntimeError.
 
         Args:
             prompts: ids, int64.
@@ -134,7 +134,7 @@ class Engine:
             batch.run_steps(self.decode, scheduler.longest)
             yield from batch.collect(scheduler)
             if call != self._call:
-                return
+                raise RuntimeError("another generate call took the slots; finish one at a time")
 
     def prefill(self, prompts: Sequence[Tensor], slots: Sequence[int]) -> Tensor:
         """Put ``prompts`` into the cache's ``slots``; logits (R, I) after each prompt's end."""
