@@ -21,7 +21,14 @@ from PIL import Image
 
 from kyvo.common.devices import resolve_device, resolve_precision
 from kyvo.common.errors import InputError
-from kyvo.decoding import Engine, GenerationSettings, Output, OutputReader
+from kyvo.decoding import (
+    Engine,
+    GenerationSettings,
+    Numbers,
+    Output,
+    OutputReader,
+    number_values,
+)
 from kyvo.decoding.grammar import output_automaton
 from kyvo.images.codec import CodecPrecision, ImageCodec
 from kyvo.images.preprocessing import image_array
@@ -63,6 +70,7 @@ def load(
     precision: CodecPrecision = "auto",
     batch_size: int = 32,
     compiled: bool = False,
+    numbers: Numbers = "expected",
 ) -> "Kyvo":
     """Open the model of a run's folder (its newest checkpoint) or of a checkpoint folder.
 
@@ -71,6 +79,8 @@ def load(
             multiplies such numbers itself.
         batch_size: samples that are decoded together.
         compiled: compile decoding; pays for thousands of samples.
+        numbers: of scenes: the means over the grid's values around the chosen ones, which are
+            finer than the grid (expected), or the chosen ones (best).
 
     Raises:
         InputError: there is no whole checkpoint, or it does not say what it is.
@@ -88,7 +98,7 @@ def load(
     load_released(model, weights)
     model.to(place, resolve_dtype(chosen)).eval()
     model.tok_embeddings.materialize_table()
-    return Kyvo(description, model, chosen, batch_size, compiled)
+    return Kyvo(description, model, chosen, batch_size, compiled, numbers)
 
 
 class Kyvo:
@@ -107,11 +117,13 @@ class Kyvo:
         precision: CodecPrecision,
         batch_size: int,
         compiled: bool,
+        numbers: Numbers,
     ) -> None:
         self.description, self.model, self.batch_size = description, model, batch_size
         self.device = model.output.weight.device
         self._precision = precision
         self._compiled = compiled
+        self._numbers = number_values(numbers, description.vocabulary)
         self._engines: dict[str, Engine] = {}
 
     @property
@@ -232,7 +244,7 @@ class Kyvo:
         found = dict(self._engine(task).generate(prompts))
         codes, order = description.codes_per_image, description.centre_first
         reader = OutputReader(task, self.codec, codes, order)
-        return [reader.read(found[i]) for i in range(count)]
+        return [reader.read(found[i].ids, found[i].values) for i in range(count)]
 
     def _engine(self, task: Task) -> Engine:
         """The engine of a task, built at its first use."""
@@ -244,6 +256,7 @@ class Kyvo:
                 max_new_tokens=length,
                 automaton=output_automaton(task, self.codec, codes),
                 compiled=self._compiled,
+                numbers=self._numbers,
             )
             self._engines[task.name] = Engine(self.model, settings, self.batch_size, length)
         return self._engines[task.name]

@@ -17,10 +17,11 @@ from torch import Tensor
 
 import kyvo.common.cli
 from kyvo.decoding import Engine, GenerationSettings
+from kyvo.decoding.grammar import Automaton
 from kyvo.models import KyvoModel, kyvo_model
 from kyvo.scenes import SceneCodec, get_schema
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
-from kyvo.tokens.vocabulary import TEXT_END, TEXT_START, get_vocabulary
+from kyvo.tokens.vocabulary import TEXT_END, TEXT_START, Vocabulary, get_vocabulary
 
 # Models this small are many times slower when several threads share their work.
 torch.set_num_threads(1)
@@ -108,7 +109,38 @@ def generate(
     """Generated ids by the prompt's position."""
     settings |= {"eos": eos, "max_new_tokens": max_new_tokens}
     engine = make_engine(model, prompts, batch_size, **settings)
-    return {place: ids.tolist() for place, ids in engine.generate(prompts, indices)}
+    return {place: found.ids.tolist() for place, found in engine.generate(prompts, indices)}
+
+
+@torch.inference_mode()
+def uncached_values(
+    model: KyvoModel,
+    prompt: np.ndarray,
+    ids: Sequence[int],
+    vocabulary: Vocabulary,
+    automaton: Automaton | None = None,
+) -> list[float]:
+    """Of each id the mean of its number and the four possible ones on each side; NaN for no number.
+
+    Asks the whole model for every id, and adds up in float64.
+    """
+    values, state, numbers = [], 0, vocabulary.number
+    for place, token in enumerate(ids):
+        possible = list(range(numbers.start, numbers.stop))
+        if automaton is not None:
+            next_C = automaton.next_state[state]
+            possible = [i for i in possible if next_C[automaton.class_of_id[i]] >= 0]
+            state = next_C[automaton.class_of_id[token]]
+        values.append(np.nan)
+        if token in numbers:
+            at = possible.index(token)
+            near = possible[max(0, at - 4) : at + 5]
+            sequence = torch.tensor([[*prompt.tolist(), *ids[:place]]])
+            weights = model(sequence)[0, -1, near].double().numpy()
+            weights = np.exp(weights - weights.max())
+            strings = [vocabulary.numbers[i - numbers.start] for i in near]
+            values[-1] = weights @ np.array(strings, dtype=float) / weights.sum()
+    return values
 
 
 def tiny_model_yaml(**choices: Any) -> str:

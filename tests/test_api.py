@@ -51,6 +51,9 @@ def folder(tmp_path_factory):
     save_codebook(root / "codes/codebook.npy", codebook)
     model = tiny_model(max_seq_len=512)
     model.tok_embeddings.set_codebook(torch.from_numpy(codebook))
+    start, end = map(get_vocabulary("mini").marker_id, ("[OBJECT-START]", "[SCENE-END]"))
+    with torch.no_grad():  # else all recognized scenes would be empty
+        model.output.weight[end] = 2 * model.output.weight[start]
     description = describe_model(
         Component("kyvo.models.kyvo_model", SIZES),
         get_vocabulary("mini"),
@@ -111,24 +114,29 @@ def test_rendering_is_what_the_command_generates(folder, model, scenes):
     assert any(found)
 
 
-def test_recognition_reads_what_the_command_reads(folder, model):
+@pytest.mark.parametrize("numbers", ["best", "expected"])
+def test_recognition_reads_what_the_command_reads(folder, numbers):
     """Through the codes: the data's images are given as codes, so they are decoded first."""
     stored = json.loads((folder / "image_source.json").read_text())
     codes = np.array([stored[key] for key in sorted(stored)])
+    chosen = {"numbers": numbers} if numbers == "best" else {}  # expected is the default
+    model = kyvo.load(folder / "run", device="cpu", precision="fp32", batch_size=4, **chosen)
     pictures = model.image_codec.decode(codes.reshape(-1, 4, 4))
     again = model.image_codec.encode(pictures).reshape(len(codes), -1)
     values = {key: row.tolist() for key, row in zip(sorted(stored), again, strict=True)}
     (folder / "image_again.json").write_text(json.dumps(values))
     path = f"dataset.image_source={folder}/image_again.json"
-    generate(folder, "I-3", "run_identifier=recognition", path)
-    written = json.loads(
-        (folder / "three_d/recognition/predicted_scenes_recognition.json").read_text()
-    )
+    name = f"recognition_{numbers}"
+    generate(folder, "I-3", f"run_identifier={name}", path, f"numbers={numbers}")
+    written = json.loads((folder / f"three_d/{name}/predicted_scenes_{name}.json").read_text())
     found = model.recognize([Image.fromarray(picture) for picture in pictures])
     schema = model.schema
     assert [schema.scene_to_json(scene) for scene in found] == [
         row["objects"] for row in written["scenes"]
     ]
+    positions = [x for scene in found for item in scene.objects for x in item.position]
+    assert positions
+    assert (numbers == "best") == all(round(x * 20, 6) % 1 == 0 for x in positions)
 
 
 def test_every_task_answers_in_lists(model, scenes):
@@ -160,7 +168,7 @@ def test_wrong_asks_are_refused(model, scenes, tmp_path):
     with pytest.raises(InputError, match="1 images, 5 scenes and 1 texts"):
         model.edit(images(1), scenes, ["x"])
     alone = dataclasses.replace(model.description, tasks=("I-3",))
-    other = kyvo.Kyvo(alone, model.model, "fp32", 1, False)
+    other = kyvo.Kyvo(alone, model.model, "fp32", 1, False, "best")
     with pytest.raises(InputError, match="trained on I-3: it cannot go from three_d to image"):
         other.render(scenes)
     strange = scenes[0].objects[0].updated(words={"color": "pink"})
@@ -169,6 +177,8 @@ def test_wrong_asks_are_refused(model, scenes, tmp_path):
     torch.save(released_state_dict(model.model), tmp_path / "meta_model_9.pt")
     with pytest.raises(InputError, match=r"no kyvo\.json beside it"):
         kyvo.load(tmp_path / "meta_model_9.pt")
+    with pytest.raises(InputError, match="numbers: expected best or expected, found 'mean'"):
+        kyvo.Kyvo(model.description, model.model, "fp32", 1, False, "mean")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from kyvo.common.errors import InputError
 from kyvo.decoding.fusion import fuse_projections
 from kyvo.decoding.grammar import Automaton
+from kyvo.decoding.numbers import expected_numbers
+from kyvo.decoding.outputs import Generated
 from kyvo.decoding.quantization import Quantization, quantize
 from kyvo.decoding.sampling import GREEDY, Sampling
 from kyvo.decoding.scheduler import Scheduler
@@ -48,6 +50,8 @@ class GenerationSettings:
             decoding). None: any id.
         quantization: of the layers' weights.
         compiled: compile layers and steps; pays in long runs.
+        numbers: of ``number_values``: each number token then has the mean of the bins around it
+            beside it. None: ids alone.
     """
 
     eos: int
@@ -56,6 +60,7 @@ class GenerationSettings:
     automaton: Automaton | None = None
     quantization: Quantization = "none"
     compiled: bool = False
+    numbers: np.ndarray | None = None
 
 
 class Engine:
@@ -72,10 +77,12 @@ class Engine:
         self.max_length = min(max_length, model.max_seq_len)
         self.device = model.output.weight.device
         automaton = settings.automaton
+        head_ids = automaton.possible_ids if automaton is not None else None
         self._head_ids, self._grammar = None, None
         if automaton is not None:
             self._head_ids = torch.from_numpy(automaton.possible_ids).to(self.device)
             self._grammar = GrammarMask(automaton, automaton.possible_ids, self.device)
+        self._numbers = expected_numbers(settings.numbers, head_ids, self.device)
         self._is_compiled = settings.compiled
         # Compiled, long matmuls with int8 weights would go through a kernel for short ones.
         self._compiles_prefill = settings.compiled and settings.quantization != "int8"
@@ -103,8 +110,8 @@ class Engine:
     @torch.inference_mode()
     def generate(
         self, prompts: Sequence[np.ndarray], indices: Sequence[int] | None = None
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (position in ``prompts``, generated ids with EOS if there is one) as they end.
+    ) -> Iterator[tuple[int, Generated]]:
+        """Yield (position in ``prompts``, what was generated) as they end.
 
         A sample ends at EOS, after ``max_new_tokens``, or at the engine's ``max_length``. One
         call at a time: once another one begins, those before it raise a RuntimeError.
@@ -204,6 +211,7 @@ class Engine:
                 settings.sampling,
                 self._head_ids,
                 self._grammar,
+                self._numbers,
                 self.device,
             )
             self._batches[wanted] = _Batch(state, settings.compiled)
@@ -258,13 +266,12 @@ class _Batch:
         tokens_BL, positions_BL, last_B = self._next_tokens()
         self._append_token(decode(tokens_BL, positions_BL, last_B, kv_len))
 
-    def collect(self, scheduler: Scheduler) -> Iterator[tuple[int, np.ndarray]]:
+    def collect(self, scheduler: Scheduler) -> Iterator[tuple[int, Generated]]:
         """Yield the samples that have ended and free their slots."""
         counts = self.state.counts_B.tolist()
         finished = scheduler.update(self.state.active_B.tolist(), counts)
         if not finished:
             return
         slots = list(finished)
-        ids_RN = self.state.ids_BN[slots, : max(counts[slot] for slot in slots)].cpu().numpy()
-        for ids_N, slot in zip(ids_RN, slots, strict=True):
-            yield finished[slot], ids_N[: counts[slot]].copy()
+        generated = self.state.generated(slots, [counts[slot] for slot in slots])
+        yield from zip(finished.values(), generated, strict=True)

@@ -14,6 +14,20 @@ from kyvo.tokens.sequences import CentreFirst, Segment, Task
 
 
 @dataclass(frozen=True)
+class Generated:
+    """A generated sequence.
+
+    Attributes:
+        ids: everything after OUTPUT-START, int64 (n,), with EOS if there is one.
+        values: of each id the number that the model means by it, float32 (n,), NaN where it is
+            none; None: each number is that of its token.
+    """
+
+    ids: np.ndarray
+    values: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Output:
     """A read output.
 
@@ -38,8 +52,8 @@ class OutputReader:
     codes_per_image: int
     centre_first: CentreFirst
 
-    def read(self, ids: np.ndarray) -> Output:
-        """Split ``ids`` (everything after OUTPUT-START) into the task's outputs."""
+    def read(self, ids: np.ndarray, values: np.ndarray | None = None) -> Output:
+        """Split ``ids`` into the task's outputs; both arguments are those of ``Generated``."""
         ends = np.flatnonzero(ids == self.codec.vocabulary.eos)
         has_end = len(ends) > 0
         body = ids[: ends[0]] if has_end else ids
@@ -52,7 +66,8 @@ class OutputReader:
             if segment.modality == "image":
                 codes = self._read_image(body[place], segment, report)
             elif segment.modality == "three_d":
-                scene, scene_report = self.codec.read(body[place].tolist())
+                numbers = None if values is None else values[: len(body)][place].tolist()
+                scene, scene_report = self.codec.read(body[place].tolist(), numbers)
                 report.add(scene_report)
             else:
                 answer = self._read_text(body[place], segment, has_end, report)

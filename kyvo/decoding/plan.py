@@ -100,6 +100,8 @@ class GenerationPlan:
         config = self.config
         untrained = f"random, seed {config.seed}"
         stores = {s.source_name: file_hash(store.path) for s, store in self.dataset.stores.items()}
+        # A log that says nothing of it, as all did once, is of the best bins.
+        numbers = {} if config.numbers == "best" else {"numbers": config.numbers}
         return {
             "weights": file_hash(self.weights) if self.weights else untrained,
             "model": f"{self.builder.path} {dict(self.builder.arguments)}",
@@ -113,6 +115,7 @@ class GenerationPlan:
             "constrained": config.constrained,
             "precision": config.precision,
             "quantization": config.quantization,
+            **numbers,
         }
 
     @cached_property

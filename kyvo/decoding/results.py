@@ -16,7 +16,7 @@ import orjson
 from kyvo.common.errors import InputError
 from kyvo.common.files import check_output_name, write_array, write_json
 from kyvo.data.dataset import KyvoDataset
-from kyvo.decoding.outputs import OutputReader, decode_with_markers
+from kyvo.decoding.outputs import Generated, OutputReader, decode_with_markers
 from kyvo.scenes import ParseReport
 from kyvo.tokens.sequences import Segment
 
@@ -26,7 +26,7 @@ _BYTES_OF_TEXT = 8192
 
 
 class ResultsLog:
-    """The append-only log of generated ids, one JSON line per sample."""
+    """The append-only log of what was generated, one JSON line per sample."""
 
     def __init__(self, path: Path, run: Mapping[str, Any], keys: np.ndarray) -> None:
         """Open or create the log.
@@ -47,16 +47,18 @@ class ResultsLog:
         self._stream = path.open("ab")
 
     @property
-    def done(self) -> dict[int, np.ndarray]:
-        """Generated ids by sample index."""
+    def done(self) -> dict[int, Generated]:
+        """What was generated, by sample index."""
         return self._done
 
-    def add(self, index: int, key: str, ids: np.ndarray) -> None:
+    def add(self, index: int, key: str, generated: Generated) -> None:
         """Append one sample; it survives a crash of the process from here on."""
-        line = {"index": index, "key": key, "ids": ids.tolist()}
-        self._stream.write(orjson.dumps(line) + b"\n")
+        line = {"index": index, "key": key, "ids": generated.ids.tolist()}
+        if generated.values is not None:
+            line["values"] = generated.values  # NaN is written as null
+        self._stream.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
         self._stream.flush()
-        self._done[index] = ids
+        self._done[index] = generated
 
     def close(self) -> None:
         """Flush to disk and close."""
@@ -69,9 +71,9 @@ def check_log(path: Path, run: Mapping[str, Any]) -> list[Any]:
     lines = _whole_lines(path)
     found = lines[0] if lines and isinstance(lines[0], dict) else {}
     changed = [
-        f"{key}: then {found.get(key)!r}, now {value!r}"
-        for key, value in run.items()
-        if lines and found.get(key) != value
+        f"{key}: then {found.get(key)!r}, now {run.get(key)!r}"
+        for key in {**found, **run}
+        if lines and found.get(key) != run.get(key)
     ]
     if changed:
         raise InputError(
@@ -93,16 +95,18 @@ def _whole_lines(path: Path) -> list[Any]:
         raise InputError(f"results: {path}: damaged: {error}. Delete it and run again.") from None
 
 
-def _read_entry(line: Any, keys: np.ndarray, path: Path) -> tuple[int, np.ndarray]:
-    """Index and ids of one line."""
+def _read_entry(line: Any, keys: np.ndarray, path: Path) -> tuple[int, Generated]:
+    """Index and content of one line."""
     try:
         index, key, ids = line["index"], line["key"], np.array(line["ids"])
+        values = np.array(line["values"], np.float32) if "values" in line else None
         if (
             keys[index].decode() == key
             and ids.ndim == 1
             and (not ids.size or ids.dtype == np.int64)
+            and (values is None or values.shape == ids.shape)
         ):
-            return int(index), ids.astype(np.int64)
+            return int(index), Generated(ids.astype(np.int64), values)
     except (TypeError, KeyError, IndexError, ValueError):
         pass
     raise InputError(
@@ -146,14 +150,14 @@ class ResultFiles:
         array = self.reader.codes_per_image * self.codebook.shape[1] * self.codebook.itemsize
         return num_samples * (images * len(_IMAGE_KINDS) * array + _BYTES_OF_TEXT)
 
-    def write(self, results: dict[int, np.ndarray]) -> ParseReport:
-        """Write every file for ``results`` (sample index -> ids); returns what was unreadable."""
+    def write(self, results: dict[int, Generated]) -> ParseReport:
+        """Write every file for ``results``, by sample index; returns what was unreadable."""
         report = ParseReport()
         predicted: list[dict[str, Any]] = []
         answers: list[dict[str, Any]] = []
         indices = sorted(results)
         for index in indices:
-            output = self.reader.read(results[index])
+            output = self.reader.read(results[index].ids, results[index].values)
             report.add(output.report)
             if output.scene is not None:
                 objects = self.reader.codec.schema.scene_to_json(output.scene)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from kyvo.common.files import folder_lock
 from kyvo.decoding.engine import Engine, GenerationSettings
 from kyvo.decoding.grammar import output_automaton
+from kyvo.decoding.numbers import number_values
 from kyvo.decoding.plan import GenerationPlan
 from kyvo.decoding.results import ResultsLog
 from kyvo.models import KyvoModel, load_released, resolve_dtype
@@ -97,6 +98,7 @@ def make_engine(plan: GenerationPlan, model: KyvoModel) -> Engine:
         automaton,
         config.quantization,
         config.compile,
+        number_values(config.numbers, plan.codec.vocabulary),
     )
     return Engine(model, settings, plan.num_slots, plan.max_length)
 
@@ -125,7 +127,7 @@ def _engine_identity(plan: GenerationPlan) -> tuple[str, ...]:
     parts = ("schema", "task", "max_new_tokens", "sampling", "constrained", "quantization")
     described = plan.description | {"schema": plan.codec.schema.name}
     shape = (plan.num_slots, plan.max_length, plan.reader.codes_per_image, plan.config.compile)
-    return (*(str(described[part]) for part in parts), str(shape))
+    return (*(str(described[part]) for part in parts), str(shape), plan.config.numbers)
 
 
 def _generate(engine: Engine, plan: GenerationPlan, missing: list[int], log: ResultsLog) -> int:
@@ -134,9 +136,9 @@ def _generate(engine: Engine, plan: GenerationPlan, missing: list[int], log: Res
     prompts = [sample.tokens[: sample.prompt_length] for sample in samples]
     tokens = 0
     with tqdm(total=len(missing), desc=name, unit="sample", disable=None) as progress:
-        for place, ids in engine.generate(prompts, missing):
+        for place, generated in engine.generate(prompts, missing):
             index = missing[place]
-            log.add(index, dataset.keys[index].decode(), ids)
-            tokens += len(ids)
+            log.add(index, dataset.keys[index].decode(), generated)
+            tokens += len(generated.ids)
             progress.update()
     return tokens

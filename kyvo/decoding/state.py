@@ -7,11 +7,15 @@ Shapes: B slots, R of them that are admitted, L new tokens of a step, V ids, I i
 classes of ids, S states of the grammar, N tokens of a sequence at most.
 """
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from kyvo.decoding.grammar import Automaton
+from kyvo.decoding.numbers import ExpectedNumbers
+from kyvo.decoding.outputs import Generated
 from kyvo.decoding.sampling import Sampling
 
 # A deterministic token goes along with the token before it if the grammar has so many of them:
@@ -50,6 +54,7 @@ class DecodeState:
     Args:
         max_length: longest sequence of a slot, prompt included.
         head_ids: the ids that the logits are of; None: all.
+        numbers: number tokens get the mean of the bins around them; None: no values are kept.
     """
 
     def __init__(
@@ -60,10 +65,11 @@ class DecodeState:
         sampling: Sampling,
         head_ids: Tensor | None,
         grammar: GrammarMask | None,
+        numbers: ExpectedNumbers | None,
         device: torch.device,
     ) -> None:
         self.max_length, self.eos, self.sampling = max_length, eos, sampling
-        self.head_ids, self.grammar = head_ids, grammar
+        self.head_ids, self.grammar, self.numbers = head_ids, grammar, numbers
         self.jumps_forward = grammar is not None and grammar.jumps_forward
 
         def zeros(*shape: int, dtype: torch.dtype = torch.long) -> Tensor:
@@ -72,6 +78,8 @@ class DecodeState:
         # One column more than can be read: inactive slots write there.
         self.ids_BN = zeros(num_slots, max_length + 1)
         self.draws_BN = zeros(num_slots, max_length + 1, dtype=torch.float32)
+        # NaN where the id is no number.
+        self.values_BN = torch.zeros_like(self.draws_BN) if numbers is not None else None
         self.starts_B, self.limits_B, self.states_B = (zeros(num_slots) for _ in range(3))
         self.counts_B = zeros(num_slots) + 1
         self.active_B = zeros(num_slots, dtype=torch.bool)
@@ -94,11 +102,10 @@ class DecodeState:
         self.starts_B[slots_R], self.limits_B[slots_R] = starts_R, limits_R
         self.draws_BN[slots_R, : draws_RN.shape[1]] = draws_RN
         self.counts_B[slots_R], self.states_B[slots_R], self.active_B[slots_R] = 0, 0, True
-        chosen_B = torch.zeros_like(self.counts_B)
-        chosen_B[slots_R] = self._choose(logits_RI, slots_R)
-        admitted_B = torch.zeros_like(self.active_B)
-        admitted_B[slots_R] = True
-        self._append(chosen_B, admitted_B)
+        ids_R, values_R = self._choose(logits_RI, slots_R)
+        values_B = None if values_R is None else self._spread(values_R, slots_R)
+        admitted_B = self._spread(torch.ones_like(slots_R, dtype=torch.bool), slots_R)
+        self._append(self._spread(ids_R, slots_R), values_B, admitted_B)
 
     def next_tokens(self) -> tuple[Tensor, Tensor, Tensor]:
         """What the next step takes: tokens and positions (B, L), the last one's index (B,).
@@ -117,29 +124,49 @@ class DecodeState:
             tokens.append(torch.where(is_deterministic_B, next_B, last_B))
             positions.append(position_B + 1)
             index_B = is_deterministic_B.long()
-            self._append(tokens[1], is_deterministic_B & self.active_B)
+            values_B = None if self.numbers is None else self.numbers.of_ids(tokens[1])
+            self._append(tokens[1], values_B, is_deterministic_B & self.active_B)
         # Inactive slots go on writing to the last position of their own cache.
         positions_BL = torch.stack(positions, 1).clamp(max=self.max_length - 1)
         return torch.stack(tokens, 1), positions_BL, index_B
 
     def append_token(self, logits_BI: Tensor) -> None:
         """Choose one more id for every active slot."""
-        self._append(self._choose(logits_BI, slice(None)), self.active_B)
+        self._append(*self._choose(logits_BI, slice(None)), self.active_B)
 
-    def _choose(self, logits_BI: Tensor, slots: Tensor | slice) -> Tensor:
+    def generated(self, slots: Sequence[int], counts: Sequence[int]) -> Iterator[Generated]:
+        """Copies of the first ``counts`` ids of each slot, with their values if they are kept."""
+        longest = max(counts)
+        ids_RN = self.ids_BN[slots, :longest].cpu().numpy()
+        values_RN = None
+        if self.values_BN is not None:
+            values_RN = self.values_BN[slots, :longest].cpu().numpy()
+        for row, count in enumerate(counts):
+            values = None if values_RN is None else values_RN[row, :count].copy()
+            yield Generated(ids_RN[row, :count].copy(), values)
+
+    def _spread(self, values_R: Tensor, slots_R: Tensor) -> Tensor:
+        """The values at their slots (B,), zeros at the others."""
+        return values_R.new_zeros(len(self.active_B)).index_copy(0, slots_R, values_R)
+
+    def _choose(self, logits_BI: Tensor, slots: Tensor | slice) -> tuple[Tensor, Tensor | None]:
+        """Ids, and the numbers around them if they are kept."""
         if self.grammar is not None:
             logits_BI = self.grammar.mask(logits_BI, self.states_B[slots])
         uniform_B = self.draws_BN[slots].gather(1, self.counts_B[slots][:, None])[:, 0]
         index_B = self.sampling.choose(logits_BI, uniform_B)
-        return index_B if self.head_ids is None else self.head_ids[index_B]
+        values_B = None if self.numbers is None else self.numbers.around(logits_BI, index_B)
+        return index_B if self.head_ids is None else self.head_ids[index_B], values_B
 
-    def _append(self, ids_B: Tensor, which_B: Tensor) -> None:
+    def _append(self, ids_B: Tensor, values_B: Tensor | None, which_B: Tensor) -> None:
         """Add an id to the slots ``which_B``; those that reach EOS or their limit end.
 
         All tensors are changed where they are: a CUDA graph knows them by their place.
         """
         # What the other slots write here is never read: it is behind their count.
         self.ids_BN.scatter_(1, self.counts_B[:, None], ids_B[:, None])
+        if self.values_BN is not None and values_B is not None:
+            self.values_BN.scatter_(1, self.counts_B[:, None], values_B[:, None])
         self.counts_B.add_(which_B)
         if self.grammar is not None:
             ids_B = torch.where(which_B, ids_B, self.eos)

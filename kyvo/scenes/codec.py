@@ -4,19 +4,31 @@ Writing is strict: an object that does not fit the schema is an error. Reading i
 give objects and a report that counts, by reason, everything that could not be read.
 """
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
+from typing import NamedTuple
 
 from kyvo.common.errors import InputError
-from kyvo.scenes.schema import Field, NumberField, Schema, WordField
+from kyvo.scenes.schema import Axis, Field, NumberField, Schema, WordField
 from kyvo.scenes.types import Scene, SceneObject
 from kyvo.tokens.interface import TextTokenizer
 from kyvo.tokens.vocabulary import BRACKETS, OBJECT_END, OBJECT_START, Vocabulary
 
 Value = str | tuple[float, ...]
 """What a field holds."""
+_MORE_DECIMALS = 2
+"""Of a number off the grid, beyond those of the grid."""
+
+
+class _Token(NamedTuple):
+    """An id, and the number that is meant by it; NaN: that of the id, if it has one."""
+
+    id: int
+    value: float
 
 
 @dataclass
@@ -91,14 +103,22 @@ class SceneCodec:
             parts.append(OBJECT_END)
         return "".join([*parts, end])
 
-    def read(self, ids: Sequence[int]) -> tuple[Scene, ParseReport]:
+    def read(
+        self, ids: Sequence[int], values: Sequence[float] | None = None
+    ) -> tuple[Scene, ParseReport]:
         """The scene in ``ids`` and a report; never raises, drops nothing silently.
 
         An object that is only partly readable is kept with the fields that are, so that metrics
         count it as a wrong prediction.
+
+        Args:
+            values: of each id the number that is meant by it, off the grid; NaN, or None for all:
+                that of the id. An angle (an axis with a period) is always that of its id: the two
+                ends of its grid are neighbours, and a mean over bins does not know that.
         """
         report = ParseReport(num_scenes=1)
-        chunks, reasons = self._split_objects(ids)
+        meant = repeat(math.nan) if values is None else values
+        chunks, reasons = self._split_objects(ids, meant)
         report.reasons.update(reasons)
         objects = []
         for chunk in chunks:
@@ -142,14 +162,16 @@ class SceneCodec:
         )
         return scene, +reasons
 
-    def _split_objects(self, ids: Sequence[int]) -> tuple[list[list[int]], Counter[str]]:
-        """The ids of each object without its brackets, and what is wrong around them."""
+    def _split_objects(
+        self, ids: Sequence[int], values: Iterable[float]
+    ) -> tuple[list[list[_Token]], Counter[str]]:
+        """The tokens of each object without its brackets, and what is wrong around them."""
         scene, reasons = self._cut_scene(ids)
         opening, closing = self._id(OBJECT_START), self._id(OBJECT_END)
         brackets = (opening, closing, *self.vocabulary.brackets("three_d"))
-        chunks: list[list[int]] = []
+        chunks: list[list[_Token]] = []
         inside = False
-        for token in scene:
+        for token, value in zip(scene, values, strict=False):
             if token in brackets:
                 if inside and token != closing:
                     reasons["object without [OBJECT-END]"] += 1
@@ -159,24 +181,24 @@ class SceneCodec:
                 if inside:
                     chunks.append([])
             elif inside:
-                chunks[-1].append(token)
+                chunks[-1].append(_Token(token, value))
             else:
                 reasons["token outside objects"] += 1
         if inside:
             reasons["object without [OBJECT-END]"] += 1
         return chunks, reasons
 
-    def _read_object(self, ids: list[int]) -> tuple[SceneObject, list[str]]:
+    def _read_object(self, tokens: list[_Token]) -> tuple[SceneObject, list[str]]:
         known = {self._id(f.marker): f for f in self.schema.fields}
-        payloads: dict[int, list[int]] = {}
+        payloads: dict[int, list[_Token]] = {}
         faults = []
-        current: list[int] | None = None
-        for token in ids:
-            if token in known and token in payloads:
-                faults.append(f"{known[token].marker} repeated")
+        current: list[_Token] | None = None
+        for token in tokens:
+            if token.id in known and token.id in payloads:
+                faults.append(f"{known[token.id].marker} repeated")
                 current = []
-            elif token in known:
-                current = payloads[token] = []
+            elif token.id in known:
+                current = payloads[token.id] = []
             elif current is None:
                 faults.append("token before the first field")
             else:
@@ -196,19 +218,24 @@ class SceneCodec:
                 numbers[fld.key] = value
         return self.schema.make(words, numbers), faults
 
-    def _read_field(self, fld: Field, ids: list[int]) -> tuple[Value, str | None]:
+    def _read_field(self, fld: Field, tokens: list[_Token]) -> tuple[Value, str | None]:
         """The field's value, or what keeps it from being read."""
+        ids = [token.id for token in tokens]
         if isinstance(fld, NumberField):
             if len(ids) != len(fld.axes):
                 return (), f"has not {len(fld.axes)} numbers"
             if not all(token in self.vocabulary.number for token in ids):
                 return (), "has a token that is no number"
-            strings = (self.vocabulary.token_string(token) for token in ids)
-            return tuple(float(string or "nan") for string in strings), None
+            return tuple(map(self._read_number, fld.axes, tokens)), None
         if not all(token in self.vocabulary.text for token in ids):
             return (), "has a token that is no text"
         word = self.tokenizer.decode(ids).strip()
         return (word, None) if word in fld.words else ((), "has an unknown word")
+
+    def _read_number(self, axis: Axis, token: _Token) -> float:
+        if axis.period or not math.isfinite(token.value):
+            return float(self.vocabulary.token_string(token.id) or "nan")
+        return round(token.value, self.schema.decimals + _MORE_DECIMALS) + 0.0
 
 
 def _checked(fld: Field, item: SceneObject, place: str) -> Value:

@@ -17,11 +17,12 @@ from kyvo_stand_ins import (
     make_engine,
     mini_codec,
     tiny_model,
+    uncached_values,
 )
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from kyvo.common.errors import InputError
-from kyvo.decoding import Engine, GenerationSettings, Sampling
+from kyvo.decoding import Engine, GenerationSettings, Sampling, number_values
 from kyvo.decoding import engine as engine_module
 from kyvo.decoding.grammar import output_automaton
 from kyvo.models.kv_cache import masked_attention
@@ -122,14 +123,23 @@ def test_compiled_steps_change_what_a_slot_has_in_its_place(task, graphs, monkey
 
     def recording(batch, scheduler):
         state = batch.state
-        tensors = (state.ids_BN, state.counts_B, state.states_B, state.active_B)
-        places.add(tuple(tensor.data_ptr() for tensor in tensors))
+        tensors = (state.ids_BN, state.counts_B, state.states_B, state.active_B, state.values_BN)
+        places.add(tuple(tensor.data_ptr() for tensor in tensors if tensor is not None))
         return collect(batch, scheduler)
 
     monkeypatch.setattr(engine_module._Batch, "collect", recording)
-    found = generate(model, prompts, EOS, 60, 3, automaton=automaton, compiled=True)
-    assert len(places) == 1
-    assert found == generate(model, prompts, EOS, 60, 3, automaton=automaton)
+    numbers = number_values("expected", get_vocabulary("mini"))
+    settings = {"eos": EOS, "max_new_tokens": 60, "automaton": automaton, "numbers": numbers}
+    found, expected = (
+        dict(make_engine(model, prompts, 3, compiled=compiled, **settings).generate(prompts))
+        for compiled in (True, False)
+    )
+    assert len(places) == 2
+    for place, generated in expected.items():
+        assert found[place].ids.tolist() == generated.ids.tolist()
+        assert (generated.values is not None) == (task == "I-3")
+        if task == "I-3":
+            np.testing.assert_allclose(found[place].values, generated.values, atol=1e-5)
     assert graphs.frame_count > 0
 
 
@@ -358,9 +368,18 @@ def test_constrained_decoding_on_the_gpu_equals_uncached_decoding_on_the_cpu(com
     model, prompts = model_that_ends(), random_prompts(seed=5)
     automaton = output_automaton(get_task("I-3"), mini_codec(), CODES_PER_IMAGE)
     expected = [uncached_constrained(model, prompt, automaton, 60) for prompt in prompts]
-    settings = {"automaton": automaton, "compiled": compiled}
-    found = generate(model.to("cuda"), prompts, EOS, 60, 5, **settings)
-    assert [found[i] for i in range(len(prompts))] == expected
+    vocabulary = get_vocabulary("mini")
+    values = [
+        uncached_values(model, prompt, ids, vocabulary, automaton)
+        for prompt, ids in zip(prompts, expected, strict=True)
+    ]
+    settings = {"eos": EOS, "max_new_tokens": 60, "automaton": automaton, "compiled": compiled}
+    settings["numbers"] = number_values("expected", vocabulary)
+    engine = make_engine(model.to("cuda"), prompts, 5, **settings)
+    found = dict(engine.generate(prompts))
+    assert [found[i].ids.tolist() for i in range(len(prompts))] == expected
+    for i, expected_N in enumerate(values):
+        np.testing.assert_allclose(found[i].values, expected_N, rtol=0, atol=1e-3)
 
 
 @pytest.mark.gpu
@@ -380,7 +399,7 @@ def check_an_engine_that_lives(model, prompts, expected, **settings):
     places, steps = {t.data_ptr() for kv in engine.cache.tensors for t in kv}, {}
     for chosen in ([0], [0, 1, 2], list(range(13)), [4], [12, 3], list(range(13))):
         found = dict(engine.generate([prompts[i] for i in chosen]))
-        assert [found[k].tolist() for k in range(len(chosen))] == [expected[i] for i in chosen]
+        assert [found[k].ids.tolist() for k in range(len(chosen))] == [expected[i] for i in chosen]
         for size, batch in engine._batches.items():
             assert steps.setdefault(size, (batch, batch.replay)) == (batch, batch.replay)
     assert {t.data_ptr() for kv in engine.cache.tensors for t in kv} == places
@@ -394,7 +413,7 @@ def test_an_engine_is_built_once_and_serves_many_calls(greedy, compiled, graphs)
     # A call that was left half-way does not show in the next one.
     _, prompts, expected = greedy
     next(engine.generate(prompts))
-    assert dict(engine.generate(prompts[:1]))[0].tolist() == expected[0]
+    assert dict(engine.generate(prompts[:1]))[0].ids.tolist() == expected[0]
 
 
 def test_another_call_ends_the_one_before(greedy):

@@ -12,15 +12,25 @@ from kyvo_stand_ins import (
     refusal_of,
     tiny_model,
     tiny_model_yaml,
+    uncached_values,
     write_data,
     write_json,
 )
 from scene_samples import decode, encode
 
 import kyvo.decoding.run
+from kyvo.common.config import load_config
 from kyvo.common.files import folder_lock
 from kyvo.data.dataset import kyvo_dataset
-from kyvo.decoding import OutputReader, ResultFiles, ResultsLog
+from kyvo.decoding import (
+    Generated,
+    GenerationConfig,
+    OutputReader,
+    ResultFiles,
+    ResultsLog,
+    plan_generation,
+)
+from kyvo.decoding.grammar import output_automaton
 from kyvo.images.order import centre_first
 from kyvo.models import MODEL, released_state_dict, save_checkpoint
 from kyvo.scenes import SceneCodec, get_schema
@@ -92,9 +102,9 @@ def written(output, name):
     return json.loads((output / "three_d" / "R" / name).read_text())
 
 
-def generated_ids(output):
+def generated_ids(output, kind="ids"):
     lines = (output / "three_d" / "R" / "results.jsonl").read_text().splitlines()[1:]
-    return {line["index"]: line["ids"] for line in map(json.loads, lines)}
+    return {line["index"]: line[kind] for line in map(json.loads, lines)}
 
 
 def codebook_vectors(codes):
@@ -148,6 +158,52 @@ def test_the_parse_report_counts_every_sample(straight):
     assert report["scenes"] == 7
     unfinished = sum(1 not in ids for ids in generated_ids(straight).values())
     assert report["reasons"].get("no end of sequence", 0) == unfinished
+
+
+@pytest.fixture(scope="module")
+def expected(root):
+    return generate(root, root / "expected", "numbers=expected")
+
+
+def test_expected_numbers_are_means_over_the_models_bins(root, straight, expected):
+    """Ids are those of the best bins; numbers are a reference's, asking the whole model again."""
+    codec, model, ids = mini_codec(), tiny_model(), generated_ids(expected)
+    assert ids == generated_ids(straight)
+    dataset = plan_generation(load_config(GenerationConfig, root / "config.yaml")).dataset
+    automaton = output_automaton(get_task("I+3+T-I+3"), codec, 16)
+    scenes = [row["objects"] for row in written(expected, "predicted_scenes_R.json")["scenes"]]
+    coarse = [row["objects"] for row in written(straight, "predicted_scenes_R.json")["scenes"]]
+    num_between = 0
+    for index, objects in enumerate(scenes):
+        sample = dataset[index][1]
+        prompt = sample.tokens[: sample.prompt_length]
+        values = uncached_values(model, prompt, ids[index], codec.vocabulary, automaton)
+        found = [x for item in objects for x in item.get("3d_coords", [])]
+        numbers = [value for value in values if not np.isnan(value)]
+        np.testing.assert_allclose(found, numbers[: len(found)], rtol=0, atol=2e-4)
+        best = [x for item in coarse[index] for x in item.get("3d_coords", [])]
+        num_between += int((np.abs(np.subtract(found, best)) > 0.005).sum())
+        words = [{k: v for k, v in item.items() if k != "3d_coords"} for item in objects]
+        assert words == [{k: item[k] for k in item if k != "3d_coords"} for item in coarse[index]]
+    assert num_between > 7
+
+
+def test_a_killed_run_of_expected_numbers_goes_on_to_the_same_files(root, tmp_path, expected):
+    generate(root, tmp_path, "numbers=expected")
+    log = tmp_path / "three_d" / "R" / "results.jsonl"
+    log.write_bytes(log.read_bytes()[:-2500])
+    for file in (tmp_path / "three_d" / "R").glob("*.json"):
+        file.unlink()
+    assert len(log.read_text().splitlines()) < 7
+    assert snapshot(generate(root, tmp_path, "numbers=expected")) == snapshot(expected)
+
+
+def test_best_and_expected_numbers_are_not_mixed(root, straight, expected, monkeypatch, capsys):
+    for output, numbers in ((straight, "expected"), (expected, "best")):
+        before = snapshot(output)
+        message = refusal(monkeypatch, capsys, root, output, f"numbers={numbers}")
+        assert "numbers: then " in message
+        assert snapshot(output) == before
 
 
 def test_answers_are_written_as_the_metric_reads_them(root, tmp_path):
@@ -279,6 +335,7 @@ def test_other_settings_in_the_same_run_are_refused(
     ("override", "complaint"),
     [
         ("first_sample=7", "the data set has 7 samples"),
+        ("numbers=mean", "numbers: 'mean'; known: best, expected"),
         ("num_samples=0", "num_samples: expected 1 or more, found 0"),
         ("first_sample=-2", "first_sample: expected 0 or more, found -2"),
         ("run_identifier=a/b", "cannot be a folder name"),
@@ -338,7 +395,7 @@ def test_objectron_results_are_named_by_the_pictures_path(tmp_path):
     )
     reader = OutputReader(get_task("I-3"), codec, 16, "generated")
     files = ResultFiles("R", tmp_path / "out", tmp_path / "im", reader, dataset, MINI_CODEBOOK)
-    files.write({0: np.array([*scene, vocabulary.eos])})
+    files.write({0: Generated(np.array([*scene, vocabulary.eos]))})
     for kind in ("predicted", "groundtruth", "original"):
         rows = json.loads((tmp_path / "out" / f"{kind}_scenes_R.json").read_text())["scenes"]
         assert rows == [

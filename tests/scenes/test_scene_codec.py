@@ -86,6 +86,48 @@ def test_round_trip_on_the_grid(name: str, data: st.DataObject) -> None:
     assert report == ParseReport(1, count, count, Counter())
 
 
+@pytest.mark.parametrize("name", ["clevr", "objectron"])
+@given(data=st.data())
+def test_values_off_the_grid_take_the_place_of_numbers(name: str, data: st.DataObject) -> None:
+    """And snap back to the ids beside which they are."""
+    codec = CODECS[name]
+    ids = codec.encode(data.draw(scenes(codec.schema, max_objects=2)))
+    strings = [
+        codec.vocabulary.token_string(i) if i in codec.vocabulary.number else None for i in ids
+    ]
+    offsets = data.draw(st.lists(st.floats(-0.0049, 0.0049), min_size=len(ids), max_size=len(ids)))
+    values = [float(s or "nan") + offset for s, offset in zip(strings, offsets, strict=True)]
+    scene, report = codec.read(ids, values)
+    assert not report.reasons
+    fields = codec.schema.number_fields
+    found = [x for item in scene.objects for fld in fields for x in item.numbers[fld.key]]
+    decimals = codec.schema.decimals + 2
+    assert found == [round(x, decimals) for x in values if not math.isnan(x)]
+    assert "-0.0" not in map(str, found)
+    assert codec.encode(scene) == ids
+
+
+def test_without_a_value_a_number_is_that_of_its_id() -> None:
+    ids = encode(CLEVR, [EXAMPLE])
+    x, _, z = EXAMPLE["3d_coords"]
+    values = [math.nan] * len(ids)
+    values[ids.index(CLEVR.vocabulary.number_id("0.050"))] = 0.0612345678
+    assert CLEVR.read(ids, values)[0].objects[0].position == (x, 0.06123, z)
+    # Values beside ids that are no number of a field are not read.
+    scene, report = CLEVR.read(ids, [1.25 if value != value else value for value in values])
+    assert scene.objects[0].position == (1.25, 0.06123, 1.25)
+    assert not report.reasons
+
+
+def test_an_angle_is_that_of_its_id() -> None:
+    """The mean of 3.0 and -3.0 is no angle between the two."""
+    codec = CODECS["objaworld"]
+    item = {**first_object("objaworld"), "3d_coords": [1.0, 2.0, 0.5, 3.0]}
+    ids = encode(codec, [item])
+    scene, _ = codec.read(ids, [0.25] * len(ids))
+    assert scene.objects[0].position == (0.25, 0.25, 0.25, 3.0)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
 def test_ids_equal_the_tokenised_string(name: str, data: st.DataObject) -> None:
