@@ -61,7 +61,9 @@ def fuse_projections(model: KyvoModel, head_ids: Tensor | None = None) -> KyvoMo
     head = _fused(model.output)
     if head_ids is not None:
         head = _linear(model.output.weight[head_ids])
-    return KyvoModel(model.tok_embeddings, layers, model.norm, head, model.max_seq_len).eval()
+    return KyvoModel(
+        model.tok_embeddings, layers, model.norm, head, model.max_seq_len, model.image_input
+    ).eval()
 
 
 def _fused(*linears: nn.Linear) -> nn.Linear:

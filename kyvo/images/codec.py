@@ -69,6 +69,12 @@ class ImageCodec:
         _check_images(images_NHWC, self.config.downsampling_factor)
         return self._run(self._encode_batch, images_NHWC, "encoding", progress)
 
+    @torch.no_grad()
+    def encode_on_device(self, images_NHWC: Tensor) -> Tensor:
+        """Codes (N, h, w) int64 of uint8 images (N, H, W, 3), both on the device."""
+        parts = images_NHWC.split(self.batch_size)
+        return torch.cat([self._encode_batch(self._padded(p))[: len(p)] for p in parts])
+
     def decode(self, codes_Nhw: np.ndarray, progress: bool = False) -> np.ndarray:
         """Images (N, H, W, 3) uint8 of integer codes (N, h, w).
 

@@ -13,6 +13,7 @@ from kyvo.models.embedding import (
     NumberEmbedding,
     sin_cos_table,
 )
+from kyvo.models.image_input import ImageInput, ImageInputKind, ImageInputOptions
 from kyvo.models.llama import (
     Attention,
     Block,
@@ -42,6 +43,12 @@ def kyvo_model(
     train_text_embedding: bool = False,
     initial_std: float = 0.02,
     head_number_scale: float = 0.0,
+    image_input: ImageInputKind = "codes",
+    image_tokens: int = 0,
+    image_size: int = 0,
+    image_channels: int = 64,
+    image_positions: bool = False,
+    prefix_attention: bool = False,
 ) -> KyvoModel:
     """A model of any size with random weights (normal, ``initial_std``); norms start at one.
 
@@ -55,6 +62,13 @@ def kyvo_model(
         train_text_embedding: train the rows of text ids too; the paper freezes them.
         head_number_scale: adds the sin-cos table times this to the head's number rows, so that
             neighbouring numbers start alike: a small model then needs fewer samples.
+        image_input: how an image that opens the sequence enters: as its ``codes`` (the paper), as
+            a ``grid`` of codes mixed by convolutions, or as ``pixels`` through convolutions.
+        image_tokens: tokens of such an image, a square number.
+        image_size: its side in pixels; of pixels only.
+        image_channels: channels of the first convolution over pixels; each next one doubles them.
+        image_positions: add learned embeddings of row and column to such an image's tokens.
+        prefix_attention: let the tokens of such an image attend to all of it.
 
     Raises:
         InputError: dimensions that do not divide each other.
@@ -74,12 +88,21 @@ def kyvo_model(
         )
         for _ in range(num_layers)
     ]
+    options = ImageInputOptions(
+        image_input,
+        image_tokens,
+        image_size,
+        image_channels,
+        image_positions,
+        prefix_attention,
+    )
     model = KyvoModel(
         MixedEmbedding(vocabulary, embed_dim, codebook_dim, number_embedding, image_projection),
         layers,
         RMSNorm(embed_dim, norm_eps),
         nn.Linear(embed_dim, vocabulary.size, bias=False),
         max_seq_len,
+        ImageInput(options, vocabulary, embed_dim, codebook_dim) if options.is_used else None,
     )
     _initialise(model, initial_std)
     _relate_numbers(model, vocabulary, head_number_scale)
@@ -117,6 +140,9 @@ def _initialise(model: KyvoModel, std: float) -> None:
         scale = std / (2 * len(model.layers)) ** 0.5 if into_residual else std
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
+        elif name.startswith("image_input.encoder"):
+            # Keeps the scale of the image through all convolutions.
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
         elif "vqgan_embed_proj" in name:
             # Keeps the scale of the codes, whatever their dimension.
             nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)

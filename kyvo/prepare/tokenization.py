@@ -22,7 +22,7 @@ from kyvo.prepare.layout import ReleasedLayout
 from kyvo.scenes import Scene, SceneCodec
 from kyvo.tokens.vocabulary import BRACKETS
 
-ObjectOrder = Literal["file", "far-to-near"]
+ObjectOrder = Literal["file", "far-to-near", "near-to-far"]
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,7 @@ class WorldTokenizer:
             if not isinstance(scene, dict) or not isinstance(scene.get("objects"), list):
                 raise InputError(f"scene: {path}: expected an object with a list 'objects'.")
             objects = self.codec.schema.parse_scene(scene["objects"], str(path))
-            if self.object_order == "far-to-near":
-                objects = _far_to_near(objects, scene.get("directions"), path)
+            objects = in_order(objects, self.object_order, scene.get("directions"), str(path))
             ids = self.codec.encode(objects, str(path))
             yield key, {"token_ids": ids, "string": self.codec.string(objects, str(path))}
 
@@ -122,18 +121,25 @@ def copy_originals(folder: Path, target: Path, stems: Collection[str] | None = N
                 shutil.copyfile(path, target / kind / path.name)
 
 
-def _far_to_near(scene: Scene, directions: Any, path: Path) -> Scene:
-    """The scene with its objects sorted by their distance from the camera."""
+def in_order(scene: Scene, order: ObjectOrder, directions: Any, where: str) -> Scene:
+    """The scene with its objects as listed, or sorted by their distance from the camera.
+
+    Raises:
+        InputError: naming ``where``: there are no positions, or nothing says what is behind.
+    """
+    if order == "file":
+        return scene
     try:
         behind = directions["behind"]
-        distance = [-float(np.dot(item.position[: len(behind)], behind)) for item in scene.objects]
+        distance = [float(np.dot(item.position[: len(behind)], behind)) for item in scene.objects]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"scene: {path}: far-to-near needs 'directions.behind' and positions: {error}. "
+            f"scene: {where}: {order} needs 'directions.behind' and positions: {error}. "
             "Use the order of the file."
         ) from None
-    order = sorted(range(len(distance)), key=distance.__getitem__)
-    return Scene(tuple(scene.objects[index] for index in order))
+    sign = -1 if order == "far-to-near" else 1
+    numbers = sorted(range(len(distance)), key=lambda i: sign * distance[i])
+    return Scene(tuple(scene.objects[i] for i in numbers))
 
 
 def _read_texts(path: Path) -> dict[str, str]:

@@ -28,7 +28,7 @@ class FixedLogits(nn.Module):
         self.logits_BLV, self.output = logits_BLV, nn.Linear(num_ids, num_ids, bias=False)
         nn.init.eye_(self.output.weight)
 
-    def hidden_states(self, _tokens_BL, positions_N):
+    def hidden_states(self, _tokens_BL, positions_N, pixels_BHWC=None):
         return self.logits_BLV.flatten(0, 1)[positions_N]
 
 
