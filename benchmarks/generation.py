@@ -186,7 +186,7 @@ class Bench:
         found = list(engine.generate(prompts))
         bench.wait_for(self.device)
         seconds = time.perf_counter() - begun
-        new = sum(len(ids) for _, ids in found) / count
+        new = sum(len(generated.ids) for _, generated in found) / count
         floor = self._floor_seconds(case, prompts, new)
         for unit, amount in (("samples/s", count), ("tokens/s", count * new)):
             yield bench.Row(
@@ -303,7 +303,8 @@ def _generate(path: Path, overrides: Sequence[str]) -> dict[int, np.ndarray]:
     plan = plan_generation(load_config(GenerationConfig, path, [*overrides, unused]))
     samples = [plan.dataset[i][1] for i in plan.indices]
     prompts = [sample.tokens[: sample.prompt_length] for sample in samples]
-    return dict(make_engine(plan, load_model(plan)).generate(prompts))
+    found = make_engine(plan, load_model(plan)).generate(prompts)
+    return {place: generated.ids for place, generated in found}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from kyvo.common.devices import resolve_device, resolve_precision
 from kyvo.common.errors import InputError
 from kyvo.decoding import Engine, GenerationSettings, Output, OutputReader
 from kyvo.decoding.grammar import output_automaton
+from kyvo.decoding.numbers import Numbers
 from kyvo.images.codec import CodecPrecision, ImageCodec
 from kyvo.images.preprocessing import image_array
 from kyvo.models import (
@@ -41,12 +42,13 @@ from kyvo.models.description import (
     open_image_tokenizer,
     read_description,
 )
+from kyvo.models.image_input import ImageInputOptions
 from kyvo.scenes import Scene, SceneCodec, Schema
 from kyvo.tokens.sequences import SequenceBuilder, Task, get_task
 from kyvo.tokens.vocabulary import BRACKETS, Modality
 
 Contents = Mapping[Modality, Sequence[np.ndarray]]
-"""Image codes, or ids of scenes or texts, of every sample."""
+"""Codes or pixels of images, or ids of scenes or texts, of every sample."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def load(
     precision: CodecPrecision = "auto",
     batch_size: int = 32,
     compiled: bool = False,
+    numbers: Numbers = "expected",
 ) -> "Kyvo":
     """Open the model of a run's folder (its newest checkpoint) or of a checkpoint folder.
 
@@ -71,6 +74,7 @@ def load(
             multiplies such numbers itself.
         batch_size: samples that are decoded together.
         compiled: compile decoding; pays for thousands of samples.
+        numbers: of a scene: expected, the mean over the grid around the best number, or that best.
 
     Raises:
         InputError: there is no whole checkpoint, or it does not say what it is.
@@ -88,7 +92,7 @@ def load(
     load_released(model, weights)
     model.to(place, resolve_dtype(chosen)).eval()
     model.tok_embeddings.materialize_table()
-    return Kyvo(description, model, chosen, batch_size, compiled)
+    return Kyvo(description, model, chosen, batch_size, compiled, numbers)
 
 
 class Kyvo:
@@ -107,11 +111,12 @@ class Kyvo:
         precision: CodecPrecision,
         batch_size: int,
         compiled: bool,
+        numbers: Numbers,
     ) -> None:
         self.description, self.model, self.batch_size = description, model, batch_size
         self.device = model.output.weight.device
         self._precision = precision
-        self._compiled = compiled
+        self._compiled, self._numbers = compiled, numbers
         self._engines: dict[str, Engine] = {}
 
     @property
@@ -136,7 +141,7 @@ class Kyvo:
         An object that could be read in part only has the fields that could be read.
         """
         task = self._task({"image"}, {"three_d"})
-        outputs = self._generate(task, {"image": self._codes(images)})
+        outputs = self._generate(task, {"image": self._image_contents(images)})
         return [output.scene or Scene() for output in outputs]
 
     def render(self, scenes: Sequence[Scene]) -> list[Image.Image | None]:
@@ -197,16 +202,24 @@ class Kyvo:
                 "lists of equal length."
             )
         return {
-            "image": self._codes(images),
+            "image": self._image_contents(images),
             "three_d": self._scenes(scenes),
             "text": self._texts(texts),
         }
 
-    def _codes(self, images: Sequence[Image.Image]) -> Sequence[np.ndarray]:
-        if not images:
-            return []
-        size = self.image_codec.config.resolution
+    @property
+    def _pixels(self) -> ImageInputOptions | None:
+        """What the model makes of an image's pixels; None: it reads codes."""
+        part = self.model.image_input
+        return part.options if part is not None and part.options.kind == "pixels" else None
+
+    def _image_contents(self, images: Sequence[Image.Image]) -> Sequence[np.ndarray]:
+        """What the model reads of each image: its pixels, or its codes."""
+        pixels = self._pixels
+        size = pixels.image_size if pixels is not None else self.image_codec.config.resolution
         arrays = [image_array(image, size, f"image {i}") for i, image in enumerate(images)]
+        if pixels is not None or not arrays:
+            return arrays
         return list(self.image_codec.encode(np.stack(arrays)).reshape(len(images), -1))
 
     def _scenes(self, scenes: Sequence[Scene]) -> Sequence[np.ndarray]:
@@ -223,13 +236,15 @@ class Kyvo:
 
     def _generate(self, task: Task, contents: Contents) -> list[Output]:
         description, vocabulary = self.description, self.codec.vocabulary
-        builder = SequenceBuilder(vocabulary, task, description.centre_first)
+        places = self._pixels.num_tokens if self._pixels is not None else None
+        builder = SequenceBuilder(vocabulary, task, description.centre_first, pixel_tokens=places)
         count = len(contents[task.inputs[0].modality])
         prompts = [
             builder.prompt({part: contents[part.modality][i] for part in task.inputs})
             for i in range(count)
         ]
-        found = dict(self._engine(task).generate(prompts))
+        images = contents["image"] if builder.reads_pixels else None
+        found = dict(self._engine(task).generate(prompts, images=images))
         codes, order = description.codes_per_image, description.centre_first
         reader = OutputReader(task, self.codec, codes, order)
         return [reader.read(found[i]) for i in range(count)]
@@ -244,6 +259,7 @@ class Kyvo:
                 max_new_tokens=length,
                 automaton=output_automaton(task, self.codec, codes),
                 compiled=self._compiled,
+                numbers=self.codec.vocabulary if self._numbers == "expected" else None,
             )
             self._engines[task.name] = Engine(self.model, settings, self.batch_size, length)
         return self._engines[task.name]

@@ -120,7 +120,8 @@ class FullFinetuneRecipeSingleDevice3D:
         epoch, done = divmod(self.step, self.steps_per_epoch)
         size = self.config.gradient_accumulation_steps
         settings = self._batch_settings(self.config.seed)
-        return _grouped(self.dataset.batches(epoch, done * size, settings), size)
+        batches = self.dataset.batches(epoch, done * size, settings)
+        return _grouped(self.meter.waiting(batches), size)
 
     def _batch_settings(self, seed: int | None) -> BatchSettings:
         config, loss = self.config, self.config.loss

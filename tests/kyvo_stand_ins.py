@@ -108,7 +108,7 @@ def generate(
     """Generated ids by the prompt's position."""
     settings |= {"eos": eos, "max_new_tokens": max_new_tokens}
     engine = make_engine(model, prompts, batch_size, **settings)
-    return {place: ids.tolist() for place, ids in engine.generate(prompts, indices)}
+    return {place: found.ids.tolist() for place, found in engine.generate(prompts, indices)}
 
 
 def tiny_model_yaml(**choices: Any) -> str:

@@ -187,7 +187,7 @@ def collate(
         row_weights_B=torch.from_numpy(weights_BL.sum(axis=1)),
         num_tokens=sum(len(sample.tokens) - 1 for _, sample in samples),
         remainders_N=_remainders([sample for _, sample in samples], rows_N, columns_N),
-        pixels_BHWC=_pixels([sample.pixels for _, sample in samples]),
+        pixels_BHWC=stack_pixels([sample.pixels for _, sample in samples]),
     )
 
 
@@ -204,8 +204,8 @@ def _remainders(
     return torch.from_numpy(values_BL[rows_N, columns_N + 1])
 
 
-def _pixels(images: Sequence[np.ndarray | None]) -> Tensor | None:
-    """The images (B, H, W, 3), zeros for None."""
+def stack_pixels(images: Sequence[np.ndarray | None]) -> Tensor | None:
+    """Input images as one batch (B, H, W, 3), zeros for None; None if there is no image."""
     some = next((image for image in images if image is not None), None)
     if some is None:
         return None

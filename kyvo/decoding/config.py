@@ -9,6 +9,7 @@ import torch
 from kyvo.common.config import Component, From
 from kyvo.common.devices import resolve_precision
 from kyvo.common.errors import Problems
+from kyvo.decoding.numbers import Numbers
 from kyvo.decoding.quantization import Quantization
 from kyvo.decoding.sampling import GREEDY, Sampling
 from kyvo.scenes import get_schema
@@ -45,6 +46,7 @@ class GenerationConfig:
         num_samples: how many from there; None: all.
         sampling: how ids are chosen.
         constrained: only outputs that the task's grammar allows.
+        numbers: what a number id stands for: its own number, or the mean over those around it.
         device: where to compute.
         precision: of the weights.
         quantization: of the layers' weights.
@@ -71,6 +73,7 @@ class GenerationConfig:
     num_samples: int | None = None
     sampling: Sampling = GREEDY
     constrained: bool = True
+    numbers: Numbers = "best"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     quantization: Quantization = "none"

@@ -16,14 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from kyvo.common.errors import InputError
+from kyvo.data.batches import stack_pixels
 from kyvo.decoding.fusion import fuse_projections
 from kyvo.decoding.grammar import Automaton
+from kyvo.decoding.numbers import ExpectedNumbers, Generated
 from kyvo.decoding.quantization import Quantization, quantize
 from kyvo.decoding.sampling import GREEDY, Sampling
 from kyvo.decoding.scheduler import Scheduler
 from kyvo.decoding.state import DecodeState, GrammarMask
 from kyvo.models import CacheStep, KVCache, KyvoModel
 from kyvo.models.llama import allow_graphs
+from kyvo.tokens.vocabulary import Vocabulary
 
 PREFILL_TOKENS = 1 << 15
 """Tokens of prompts, padding included, that go through the model at a time."""
@@ -48,6 +51,7 @@ class GenerationSettings:
             decoding). None: any id.
         quantization: of the layers' weights.
         compiled: compile layers and steps; pays in long runs.
+        numbers: the vocabulary whose number ids stand for expected numbers; None: for their own.
     """
 
     eos: int
@@ -56,6 +60,7 @@ class GenerationSettings:
     automaton: Automaton | None = None
     quantization: Quantization = "none"
     compiled: bool = False
+    numbers: Vocabulary | None = None
 
 
 class Engine:
@@ -76,6 +81,9 @@ class Engine:
         if automaton is not None:
             self._head_ids = torch.from_numpy(automaton.possible_ids).to(self.device)
             self._grammar = GrammarMask(automaton, automaton.possible_ids, self.device)
+        self._numbers = None
+        if settings.numbers is not None:
+            self._numbers = ExpectedNumbers(settings.numbers, self._head_ids, self.device)
         self._is_compiled = settings.compiled
         # Compiled, long matmuls with int8 weights would go through a kernel for short ones.
         self._compiles_prefill = settings.compiled and settings.quantization != "int8"
@@ -102,8 +110,11 @@ class Engine:
 
     @torch.inference_mode()
     def generate(
-        self, prompts: Sequence[np.ndarray], indices: Sequence[int] | None = None
-    ) -> Iterator[tuple[int, np.ndarray]]:
+        self,
+        prompts: Sequence[np.ndarray],
+        indices: Sequence[int] | None = None,
+        images: Sequence[np.ndarray | None] | None = None,
+    ) -> Iterator[tuple[int, Generated]]:
         """Yield (position in ``prompts``, generated ids with EOS if there is one) as they end.
 
         A sample ends at EOS, after ``max_new_tokens``, or at the engine's ``max_length``. One
@@ -113,6 +124,7 @@ class Engine:
             prompts: ids, int64.
             indices: seed the sampling of each prompt (default: its position), so that a sample's
                 result does not depend on which other prompts are asked for.
+            images: of a model that reads pixels, each prompt's input image, uint8 (H, W, 3).
 
         Raises:
             InputError: a prompt leaves no room for a token.
@@ -130,18 +142,24 @@ class Engine:
         scheduler = Scheduler([len(prompt) for prompt in prompts], batch.num_slots)
         seeds = indices or range(len(prompts))
         while scheduler.is_working:
-            self._admit(batch, scheduler.admit(), prompts, seeds)
+            self._admit(batch, scheduler.admit(), prompts, seeds, images)
             batch.run_steps(self.decode, scheduler.longest)
             yield from batch.collect(scheduler)
             if call != self._call:
                 raise RuntimeError("another generate call took the slots; finish one at a time")
 
-    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[int]) -> Tensor:
+    def prefill(
+        self,
+        prompts: Sequence[Tensor],
+        slots: Sequence[int],
+        images: Sequence[np.ndarray | None] | None = None,
+    ) -> Tensor:
         """Put ``prompts`` into the cache's ``slots``; logits (R, I) after each prompt's end."""
         at_once = max(1, PREFILL_TOKENS // max(map(len, prompts)))
         starts = range(0, len(prompts), at_once)
         parts = [slice(start, start + at_once) for start in starts]
-        return torch.cat([self._prefill(prompts[part], slots[part]) for part in parts])
+        chosen = images if images is not None else [None] * len(prompts)
+        return torch.cat([self._prefill(prompts[p], slots[p], chosen[p]) for p in parts])
 
     def decode(
         self, tokens_BL: Tensor, positions_BL: Tensor, last_B: Tensor, kv_len: int
@@ -153,7 +171,14 @@ class Engine:
         """
         return self._logits(tokens_BL, last_B, self.cache.decode(positions_BL, kv_len))
 
-    def _prefill(self, prompts: Sequence[Tensor], slots: Sequence[int]) -> Tensor:
+    def _prefill(
+        self,
+        prompts: Sequence[Tensor],
+        slots: Sequence[int],
+        images: Sequence[np.ndarray | None],
+    ) -> Tensor:
+        pixels = stack_pixels(images)
+        pixels_RHWC = pixels.to(self.device) if pixels is not None else None
         tokens_RL = nn.utils.rnn.pad_sequence(list(prompts), batch_first=True).to(self.device)
         last_R = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
         step = self.cache.prefill(torch.tensor(slots, device=self.device), tokens_RL.shape[1])
@@ -161,13 +186,19 @@ class Engine:
         is_eager = not self._compiles_prefill or len(prompts) == 1 < self.num_slots
         if self._is_compiled and is_eager:
             with torch.compiler.set_stance("force_eager"):
-                return self._logits(tokens_RL, last_R, step)
-        return self._logits(tokens_RL, last_R, step)
+                return self._logits(tokens_RL, last_R, step, pixels_RHWC)
+        return self._logits(tokens_RL, last_R, step, pixels_RHWC)
 
-    def _logits(self, tokens_BL: Tensor, last_B: Tensor, step: CacheStep) -> Tensor:
+    def _logits(
+        self,
+        tokens_BL: Tensor,
+        last_B: Tensor,
+        step: CacheStep,
+        pixels_BHWC: Tensor | None = None,
+    ) -> Tensor:
         rows, length = tokens_BL.shape
         selected_B = torch.arange(rows, device=self.device) * length + last_B
-        return self._model(tokens_BL, selected_B, step).float()
+        return self._model(tokens_BL, selected_B, step, pixels_BHWC).float()
 
     def _admit(
         self,
@@ -175,13 +206,15 @@ class Engine:
         admitted: dict[int, int],
         prompts: Sequence[np.ndarray],
         seeds: Sequence[int],
+        images: Sequence[np.ndarray | None] | None,
     ) -> None:
         """Prefill the prompts ``admitted`` (by slot) and take each one's first new token."""
         if not admitted:
             return
         slots, samples = list(admitted), list(admitted.values())
         chosen = [torch.from_numpy(prompts[sample]) for sample in samples]
-        logits_RI = self.prefill(chosen, slots)
+        shown = [images[sample] for sample in samples] if images is not None else None
+        logits_RI = self.prefill(chosen, slots, shown)
         most = min(self.settings.max_new_tokens, self.max_length)
         starts = [len(prompt) for prompt in chosen]
         limits = [min(most, self.max_length - start) for start in starts]
@@ -205,6 +238,7 @@ class Engine:
                 self._head_ids,
                 self._grammar,
                 self.device,
+                self._numbers,
             )
             self._batches[wanted] = _Batch(state, settings.compiled)
             self._batches[wanted].record(self.decode)
@@ -258,13 +292,19 @@ class _Batch:
         tokens_BL, positions_BL, last_B = self._next_tokens()
         self._append_token(decode(tokens_BL, positions_BL, last_B, kv_len))
 
-    def collect(self, scheduler: Scheduler) -> Iterator[tuple[int, np.ndarray]]:
+    def collect(self, scheduler: Scheduler) -> Iterator[tuple[int, Generated]]:
         """Yield the samples that have ended and free their slots."""
         counts = self.state.counts_B.tolist()
         finished = scheduler.update(self.state.active_B.tolist(), counts)
         if not finished:
             return
         slots = list(finished)
-        ids_RN = self.state.ids_BN[slots, : max(counts[slot] for slot in slots)].cpu().numpy()
-        for ids_N, slot in zip(ids_RN, slots, strict=True):
-            yield finished[slot], ids_N[: counts[slot]].copy()
+        longest = max(counts[slot] for slot in slots)
+        ids_RN = self.state.ids_BN[slots, :longest].cpu().numpy()
+        values_RN = None
+        if self.state.numbers is not None:
+            values_RN = self.state.values_BN[slots, :longest].cpu().numpy()
+        for row, slot in enumerate(slots):
+            used = slice(counts[slot])
+            values_N = values_RN[row, used].copy() if values_RN is not None else None
+            yield finished[slot], Generated(ids_RN[row, used].copy(), values_N)

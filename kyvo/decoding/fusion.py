@@ -18,6 +18,7 @@ class _FusedAttention(Attention):
         nn.Module.__init__(self)
         self.num_heads, self.num_kv_heads = attention.num_heads, attention.num_kv_heads
         self.head_dim = attention.head_dim
+        self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
         self.qkv_proj = _fused(attention.q_proj, attention.k_proj, attention.v_proj)
         self.output_proj = _fused(attention.output_proj)
         self.rope = attention.rope

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kyvo.decoding.numbers import Generated
 from kyvo.images.order import centre_first
 from kyvo.scenes import ParseReport, Scene, SceneCodec
 from kyvo.tokens.sequences import CentreFirst, Segment, Task
@@ -38,8 +39,9 @@ class OutputReader:
     codes_per_image: int
     centre_first: CentreFirst
 
-    def read(self, ids: np.ndarray) -> Output:
-        """Split ``ids`` (everything after OUTPUT-START) into the task's outputs."""
+    def read(self, generated: Generated) -> Output:
+        """Split what was generated after OUTPUT-START into the task's outputs."""
+        ids, values = generated.ids, generated.values
         ends = np.flatnonzero(ids == self.codec.vocabulary.eos)
         has_end = len(ends) > 0
         body = ids[: ends[0]] if has_end else ids
@@ -52,7 +54,8 @@ class OutputReader:
             if segment.modality == "image":
                 codes = self._read_image(body[place], segment, report)
             elif segment.modality == "three_d":
-                scene, scene_report = self.codec.read(body[place].tolist())
+                numbers = values[place].tolist() if values is not None else None
+                scene, scene_report = self.codec.read(body[place].tolist(), numbers)
                 report.add(scene_report)
             else:
                 answer = self._read_text(body[place], segment, has_end, report)

@@ -111,6 +111,7 @@ class GenerationPlan:
             "max_new_tokens": config.max_new_tokens,
             "sampling": str(config.sampling),
             "constrained": config.constrained,
+            "numbers": config.numbers,
             "precision": config.precision,
             "quantization": config.quantization,
         }
@@ -204,11 +205,11 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
     weights, stored = _find_checkpoint(config, problems)
     parts = _find_parts(config, stored, problems)
     vocabulary = parts.vocabulary
-    dataset = problems.attempt(_build_dataset, config, vocabulary)
+    model = problems.attempt(build_on_meta, parts.model, vocabulary)
+    dataset = problems.attempt(_build_dataset, config, vocabulary, model)
     indices = problems.attempt(_wanted, config, dataset)
     tokenizer = problems.attempt(_open_tokenizer, config, stored, vocabulary)
     codebook = problems.attempt(_find_codebook, config, weights, vocabulary)
-    model = problems.attempt(build_on_meta, parts.model, vocabulary)
     if stored is not None and dataset is not None:
         problems.attempt(_compare, config, stored, parts, dataset)
     if weights is not None and model is not None:
@@ -324,8 +325,11 @@ def _compare(
         )
 
 
-def _build_dataset(config: GenerationConfig, vocabulary: Vocabulary) -> KyvoDataset:
-    dataset: KyvoDataset = config.dataset.build(vocabulary=vocabulary)
+def _build_dataset(
+    config: GenerationConfig, vocabulary: Vocabulary, model: KyvoModel | None
+) -> KyvoDataset:
+    extra = model.image_input.options.for_data if model is not None and model.image_input else {}
+    dataset: KyvoDataset = config.dataset.build(vocabulary=vocabulary, **extra)
     if len(dataset.builders) != 1:
         raise InputError("dataset: generation needs one task, not UNIFIED.")
     return dataset

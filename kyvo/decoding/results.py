@@ -16,6 +16,7 @@ import orjson
 from kyvo.common.errors import InputError
 from kyvo.common.files import check_output_name, write_array, write_json
 from kyvo.data.dataset import KyvoDataset
+from kyvo.decoding.numbers import Generated
 from kyvo.decoding.outputs import OutputReader, decode_with_markers
 from kyvo.scenes import ParseReport
 from kyvo.tokens.sequences import Segment
@@ -47,16 +48,19 @@ class ResultsLog:
         self._stream = path.open("ab")
 
     @property
-    def done(self) -> dict[int, np.ndarray]:
-        """Generated ids by sample index."""
+    def done(self) -> dict[int, Generated]:
+        """What was generated, by sample index."""
         return self._done
 
-    def add(self, index: int, key: str, ids: np.ndarray) -> None:
+    def add(self, index: int, key: str, generated: Generated) -> None:
         """Append one sample; it survives a crash of the process from here on."""
-        line = {"index": index, "key": key, "ids": ids.tolist()}
+        line = {"index": index, "key": key, "ids": generated.ids.tolist()}
+        if generated.values is not None:
+            # JSON has no NaN: orjson writes null.
+            line["values"] = generated.values.tolist()
         self._stream.write(orjson.dumps(line) + b"\n")
         self._stream.flush()
-        self._done[index] = ids
+        self._done[index] = generated
 
     def close(self) -> None:
         """Flush to disk and close."""
@@ -93,16 +97,18 @@ def _whole_lines(path: Path) -> list[Any]:
         raise InputError(f"results: {path}: damaged: {error}. Delete it and run again.") from None
 
 
-def _read_entry(line: Any, keys: np.ndarray, path: Path) -> tuple[int, np.ndarray]:
-    """Index and ids of one line."""
+def _read_entry(line: Any, keys: np.ndarray, path: Path) -> tuple[int, Generated]:
+    """Index and generated ids of one line."""
     try:
         index, key, ids = line["index"], line["key"], np.array(line["ids"])
+        values = np.array(line["values"], dtype=np.float32) if "values" in line else None
         if (
             keys[index].decode() == key
             and ids.ndim == 1
             and (not ids.size or ids.dtype == np.int64)
+            and (values is None or values.shape == ids.shape)
         ):
-            return int(index), ids.astype(np.int64)
+            return int(index), Generated(ids.astype(np.int64), values)
     except (TypeError, KeyError, IndexError, ValueError):
         pass
     raise InputError(
@@ -146,8 +152,8 @@ class ResultFiles:
         array = self.reader.codes_per_image * self.codebook.shape[1] * self.codebook.itemsize
         return num_samples * (images * len(_IMAGE_KINDS) * array + _BYTES_OF_TEXT)
 
-    def write(self, results: dict[int, np.ndarray]) -> ParseReport:
-        """Write every file for ``results`` (sample index -> ids); returns what was unreadable."""
+    def write(self, results: Mapping[int, Generated]) -> ParseReport:
+        """Write every file for ``results`` (by sample index); returns what was unreadable."""
         report = ParseReport()
         predicted: list[dict[str, Any]] = []
         answers: list[dict[str, Any]] = []

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kyvo.decoding.grammar import Automaton
+from kyvo.decoding.numbers import ExpectedNumbers
 from kyvo.decoding.sampling import Sampling
 
 # A deterministic token goes along with the token before it if the grammar has so many of them:
@@ -50,6 +51,7 @@ class DecodeState:
     Args:
         max_length: longest sequence of a slot, prompt included.
         head_ids: the ids that the logits are of; None: all.
+        numbers: reads the numbers that ids stand for; None: nobody asks.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class DecodeState:
         head_ids: Tensor | None,
         grammar: GrammarMask | None,
         device: torch.device,
+        numbers: ExpectedNumbers | None = None,
     ) -> None:
+        self.numbers = numbers
         self.max_length, self.eos, self.sampling = max_length, eos, sampling
         self.head_ids, self.grammar = head_ids, grammar
         self.jumps_forward = grammar is not None and grammar.jumps_forward
@@ -72,6 +76,7 @@ class DecodeState:
         # One column more than can be read: inactive slots write there.
         self.ids_BN = zeros(num_slots, max_length + 1)
         self.draws_BN = zeros(num_slots, max_length + 1, dtype=torch.float32)
+        self.values_BN = zeros(num_slots, max_length + 1, dtype=torch.float32)
         self.starts_B, self.limits_B, self.states_B = (zeros(num_slots) for _ in range(3))
         self.counts_B = zeros(num_slots) + 1
         self.active_B = zeros(num_slots, dtype=torch.bool)
@@ -95,10 +100,11 @@ class DecodeState:
         self.draws_BN[slots_R, : draws_RN.shape[1]] = draws_RN
         self.counts_B[slots_R], self.states_B[slots_R], self.active_B[slots_R] = 0, 0, True
         chosen_B = torch.zeros_like(self.counts_B)
-        chosen_B[slots_R] = self._choose(logits_RI, slots_R)
+        values_B = torch.full_like(chosen_B, torch.nan, dtype=torch.float32)
+        chosen_B[slots_R], values_B[slots_R] = self._choose(logits_RI, slots_R)
         admitted_B = torch.zeros_like(self.active_B)
         admitted_B[slots_R] = True
-        self._append(chosen_B, admitted_B)
+        self._append(chosen_B, values_B, admitted_B)
 
     def next_tokens(self) -> tuple[Tensor, Tensor, Tensor]:
         """What the next step takes: tokens and positions (B, L), the last one's index (B,).
@@ -117,29 +123,36 @@ class DecodeState:
             tokens.append(torch.where(is_deterministic_B, next_B, last_B))
             positions.append(position_B + 1)
             index_B = is_deterministic_B.long()
-            self._append(tokens[1], is_deterministic_B & self.active_B)
+            own_B = torch.full_like(tokens[1], torch.nan, dtype=torch.float32)
+            self._append(tokens[1], own_B, is_deterministic_B & self.active_B)
         # Inactive slots go on writing to the last position of their own cache.
         positions_BL = torch.stack(positions, 1).clamp(max=self.max_length - 1)
         return torch.stack(tokens, 1), positions_BL, index_B
 
     def append_token(self, logits_BI: Tensor) -> None:
         """Choose one more id for every active slot."""
-        self._append(self._choose(logits_BI, slice(None)), self.active_B)
+        self._append(*self._choose(logits_BI, slice(None)), self.active_B)
 
-    def _choose(self, logits_BI: Tensor, slots: Tensor | slice) -> Tensor:
+    def _choose(self, logits_BI: Tensor, slots: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """An id for each slot, and the number that it stands for."""
         if self.grammar is not None:
             logits_BI = self.grammar.mask(logits_BI, self.states_B[slots])
         uniform_B = self.draws_BN[slots].gather(1, self.counts_B[slots][:, None])[:, 0]
         index_B = self.sampling.choose(logits_BI, uniform_B)
-        return index_B if self.head_ids is None else self.head_ids[index_B]
+        ids_B = index_B if self.head_ids is None else self.head_ids[index_B]
+        if self.numbers is None:
+            return ids_B, torch.full_like(ids_B, torch.nan, dtype=torch.float32)
+        return ids_B, self.numbers(logits_BI, ids_B)
 
-    def _append(self, ids_B: Tensor, which_B: Tensor) -> None:
+    def _append(self, ids_B: Tensor, values_B: Tensor, which_B: Tensor) -> None:
         """Add an id to the slots ``which_B``; those that reach EOS or their limit end.
 
         All tensors are changed where they are: a CUDA graph knows them by their place.
         """
         # What the other slots write here is never read: it is behind their count.
         self.ids_BN.scatter_(1, self.counts_B[:, None], ids_B[:, None])
+        if self.numbers is not None:
+            self.values_BN.scatter_(1, self.counts_B[:, None], values_B[:, None])
         self.counts_B.add_(which_B)
         if self.grammar is not None:
             ids_B = torch.where(which_B, ids_B, self.eos)

@@ -43,6 +43,7 @@ def kyvo_model(
     train_text_embedding: bool = False,
     initial_std: float = 0.02,
     head_number_scale: float = 0.0,
+    qk_norm: bool = False,
     image_input: ImageInputKind = "codes",
     image_tokens: int = 0,
     image_size: int = 0,
@@ -62,6 +63,7 @@ def kyvo_model(
         train_text_embedding: train the rows of text ids too; the paper freezes them.
         head_number_scale: adds the sin-cos table times this to the head's number rows, so that
             neighbouring numbers start alike: a small model then needs fewer samples.
+        qk_norm: norm queries and keys head by head, for large learning rates.
         image_input: how an image that opens the sequence enters: as its ``codes`` (the paper), as
             a ``grid`` of codes mixed by convolutions, or as ``pixels`` through convolutions.
         image_tokens: tokens of such an image, a square number.
@@ -81,7 +83,7 @@ def kyvo_model(
     rope = RotaryEmbedding(embed_dim // num_heads, max_seq_len, rope_base, rope_scale_factor)
     layers = [
         Block(
-            Attention(embed_dim, num_heads, num_kv_heads, rope),
+            Attention(embed_dim, num_heads, num_kv_heads, rope, norm_eps if qk_norm else None),
             FeedForward(embed_dim, intermediate_dim),
             RMSNorm(embed_dim, norm_eps),
             RMSNorm(embed_dim, norm_eps),

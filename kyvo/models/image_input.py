@@ -60,6 +60,13 @@ class ImageInputOptions:
         """Tokens along a side."""
         return round(self.num_tokens**0.5)
 
+    @property
+    def for_data(self) -> dict[str, int]:
+        """What a data set must know of a model that reads pixels; else nothing."""
+        if self.kind != "pixels":
+            return {}
+        return {"pixel_tokens": self.num_tokens, "image_size": self.image_size}
+
     def check(self) -> None:
         """Raise an InputError where the numbers do not fit each other."""
         if not self.is_used:

@@ -101,14 +101,27 @@ class Prefix:
 
 
 class Attention(nn.Module):
-    """Causal self-attention in which groups of query heads share their keys and values."""
+    """Causal self-attention in which groups of query heads share their keys and values.
+
+    With ``qk_norm_eps`` queries and keys are normed head by head, which keeps their logits small
+    under large learning rates (Henry et al., arXiv 2010.04245; names as in torchtune's Qwen 3).
+    """
 
     def __init__(
-        self, width: int, num_heads: int, num_kv_heads: int, rope: RotaryEmbedding
+        self,
+        width: int,
+        num_heads: int,
+        num_kv_heads: int,
+        rope: RotaryEmbedding,
+        qk_norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.head_dim = width // num_heads
+        self.q_norm = self.k_norm = None
+        if qk_norm_eps is not None:
+            self.q_norm = RMSNorm(self.head_dim, qk_norm_eps)
+            self.k_norm = RMSNorm(self.head_dim, qk_norm_eps)
         self.q_proj = nn.Linear(width, width, bias=False)
         self.k_proj = nn.Linear(width, num_kv_heads * self.head_dim, bias=False)
         self.v_proj = nn.Linear(width, num_kv_heads * self.head_dim, bias=False)
@@ -127,6 +140,9 @@ class Attention(nn.Module):
         qkv_BLHE = qkv_BLD.unflatten(-1, (-1, self.head_dim))
         heads = (self.num_heads, self.num_kv_heads)
         qk_BLHE, v_BLKE = qkv_BLHE.split((sum(heads), self.num_kv_heads), dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BLHE, k_BLKE = qk_BLHE.split(heads, dim=2)
+            qk_BLHE = torch.cat([self.q_norm(q_BLHE), self.k_norm(k_BLKE)], dim=2)
         positions_BL = cache.positions_BL if cache is not None else None
         q_BLHE, k_BLKE = self.rope(qk_BLHE, positions_BL).split(heads, dim=2)
         if cache is not None:

@@ -4,19 +4,22 @@ Writing is strict: an object that does not fit the schema is an error. Reading i
 give objects and a report that counts, by reason, everything that could not be read.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from kyvo.common.errors import InputError
-from kyvo.scenes.schema import Field, NumberField, Schema
+from kyvo.scenes.schema import Axis, Field, NumberField, Schema
 from kyvo.scenes.types import Scene, SceneObject
 from kyvo.tokens.interface import TextTokenizer
 from kyvo.tokens.vocabulary import BRACKETS, OBJECT_END, OBJECT_START, Vocabulary
 
 Value = str | tuple[float, ...]
 """What a field holds."""
+_Token = tuple[int, float]
+"""An id, and the number that it stands for; NaN: its own, or none."""
 
 
 @dataclass
@@ -102,14 +105,19 @@ class SceneCodec:
             parts.append(OBJECT_END)
         return "".join([*parts, end])
 
-    def read(self, ids: Sequence[int]) -> tuple[Scene, ParseReport]:
+    def read(
+        self, ids: Sequence[int], values: Sequence[float] | None = None
+    ) -> tuple[Scene, ParseReport]:
         """The scene in ``ids`` and a report; never raises, drops nothing silently.
+
+        ``values``: the numbers that number ids stand for, where these are not their own; NaN
+        elsewhere. Of an axis with a period, whose ends are neighbours, they are not taken.
 
         An object that is only partly readable is kept with the fields that are, so that metrics
         count it as a wrong prediction.
         """
         report = ParseReport(num_scenes=1)
-        chunks, reasons = self._split_objects(ids)
+        chunks, reasons = self._split_objects(ids, values)
         report.reasons.update(reasons)
         objects = []
         for chunk in chunks:
@@ -160,14 +168,17 @@ class SceneCodec:
         )
         return scene, +reasons
 
-    def _split_objects(self, ids: Sequence[int]) -> tuple[list[list[int]], Counter[str]]:
-        """The ids of each object without its brackets, and what is wrong around them."""
+    def _split_objects(
+        self, ids: Sequence[int], values: Sequence[float] | None
+    ) -> tuple[list[list[_Token]], Counter[str]]:
+        """The tokens of each object without its brackets, and what is wrong around them."""
         scene, reasons = self._cut_scene(ids)
+        numbers = values if values is not None else [math.nan] * len(scene)
         opening, closing = self._id(OBJECT_START), self._id(OBJECT_END)
         brackets = (opening, closing, *self.vocabulary.brackets("three_d"))
-        chunks: list[list[int]] = []
+        chunks: list[list[_Token]] = []
         inside = False
-        for token in scene:
+        for token, number in zip(scene, numbers, strict=False):
             if token in brackets:
                 if inside and token != closing:
                     reasons["object without [OBJECT-END]"] += 1
@@ -177,19 +188,19 @@ class SceneCodec:
                 if inside:
                     chunks.append([])
             elif inside:
-                chunks[-1].append(token)
+                chunks[-1].append((token, number))
             else:
                 reasons["token outside objects"] += 1
         if inside:
             reasons["object without [OBJECT-END]"] += 1
         return chunks, reasons
 
-    def _read_object(self, ids: list[int]) -> tuple[SceneObject, list[str]]:
+    def _read_object(self, tokens: list[_Token]) -> tuple[SceneObject, list[str]]:
         known = {self._id(f.marker): f for f in self.schema.fields}
-        payloads: dict[int, list[int]] = {}
+        payloads: dict[int, list[_Token]] = {}
         faults = []
-        current: list[int] | None = None
-        for token in ids:
+        current: list[_Token] | None = None
+        for token, number in tokens:
             if token in known and token in payloads:
                 faults.append(f"{known[token].marker} repeated")
                 current = []
@@ -198,7 +209,7 @@ class SceneCodec:
             elif current is None:
                 faults.append("token before the first field")
             else:
-                current.append(token)
+                current.append((token, number))
         words: dict[str, str] = {}
         numbers: dict[str, tuple[float, ...]] = {}
         for marker, fld in known.items():
@@ -214,19 +225,25 @@ class SceneCodec:
                 numbers[fld.key] = value
         return self.schema.make(words, numbers), faults
 
-    def _read_field(self, fld: Field, ids: list[int]) -> tuple[Value, str | None]:
+    def _read_field(self, fld: Field, tokens: list[_Token]) -> tuple[Value, str | None]:
         """The field's value, or what keeps it from being read."""
+        ids = [token for token, _ in tokens]
         if isinstance(fld, NumberField):
             if len(ids) != len(fld.axes):
                 return (), f"has not {len(fld.axes)} numbers"
             if not all(token in self.vocabulary.number for token in ids):
                 return (), "has a token that is no number"
-            strings = (self.vocabulary.token_string(token) for token in ids)
-            return tuple(float(string or "nan") for string in strings), None
+            pairs = zip(fld.axes, tokens, strict=True)
+            return tuple(self._read_number(axis, *token) for axis, token in pairs), None
         if not all(token in self.vocabulary.text for token in ids):
             return (), "has a token that is no text"
         word = self.tokenizer.decode(ids).strip()
         return (word, None) if word in fld.words else ((), "has an unknown word")
+
+    def _read_number(self, axis: Axis, token: int, number: float) -> float:
+        if axis.period is None and not math.isnan(number):
+            return round(number, self.schema.decimals + 1)
+        return float(self.vocabulary.token_string(token) or "nan")
 
 
 def _checked(fld: Field, item: SceneObject, place: str) -> Value:

@@ -42,11 +42,7 @@ def build_source(
     component: Component, vocabulary: Vocabulary, model: KyvoModel | None
 ) -> BatchSource:
     """The samples of a config, as the model reads them; None: its images enter as their codes."""
-    extra = {}
-    if model is not None and model.image_input is not None:
-        options = model.image_input.options
-        if options.kind == "pixels":
-            extra = {"pixel_tokens": options.num_tokens, "image_size": options.image_size}
+    extra = model.image_input.options.for_data if model is not None and model.image_input else {}
     source: BatchSource = component.build(vocabulary=vocabulary, **extra)
     return source
 

@@ -380,7 +380,7 @@ def check_an_engine_that_lives(model, prompts, expected, **settings):
     places, steps = {t.data_ptr() for kv in engine.cache.tensors for t in kv}, {}
     for chosen in ([0], [0, 1, 2], list(range(13)), [4], [12, 3], list(range(13))):
         found = dict(engine.generate([prompts[i] for i in chosen]))
-        assert [found[k].tolist() for k in range(len(chosen))] == [expected[i] for i in chosen]
+        assert [found[k].ids.tolist() for k in range(len(chosen))] == [expected[i] for i in chosen]
         for size, batch in engine._batches.items():
             assert steps.setdefault(size, (batch, batch.replay)) == (batch, batch.replay)
     assert {t.data_ptr() for kv in engine.cache.tensors for t in kv} == places
@@ -394,7 +394,7 @@ def test_an_engine_is_built_once_and_serves_many_calls(greedy, compiled, graphs)
     # A call that was left half-way does not show in the next one.
     _, prompts, expected = greedy
     next(engine.generate(prompts))
-    assert dict(engine.generate(prompts[:1]))[0].tolist() == expected[0]
+    assert dict(engine.generate(prompts[:1]))[0].ids.tolist() == expected[0]
 
 
 def test_another_call_ends_the_one_before(greedy):

@@ -9,6 +9,7 @@ from scene_samples import encode
 
 from kyvo.decoding import OutputReader, Sampling
 from kyvo.decoding.grammar import output_automaton
+from kyvo.decoding.numbers import Generated
 from kyvo.tokens.sequences import SequenceBuilder, get_task
 from kyvo.tokens.vocabulary import get_vocabulary
 
@@ -67,7 +68,7 @@ AUTOMATA = {task: output_automaton(get_task(task), CODEC, CODES_PER_IMAGE) for t
 @pytest.mark.parametrize("centre_first", ["generated", "all", "none"])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_whole_output_is_read_back(task, centre_first):
-    output = reader(task, centre_first).read(whole_output(task, centre_first))
+    output = reader(task, centre_first).read(Generated(whole_output(task, centre_first)))
     modalities = {segment.modality for segment in get_task(task).outputs}
     assert (output.scene is not None) == ("three_d" in modalities)
     if output.scene is not None:
@@ -89,8 +90,8 @@ def test_codes_come_back_in_raster_order():
     image = VOCABULARY.image.start + CODES[ORDER_OF_16]
     brackets = [VOCABULARY.marker_id(m) for m in ("[IMAGE-START]", "[IMAGE-END]")]
     ids = np.array([brackets[0], *image, brackets[1], VOCABULARY.eos])
-    assert reader("3-I").read(ids).codes.tolist() == CODES.tolist()
-    assert reader("3-I", "none").read(ids).codes.tolist() == CODES[ORDER_OF_16].tolist()
+    assert reader("3-I").read(Generated(ids)).codes.tolist() == CODES.tolist()
+    assert reader("3-I", "none").read(Generated(ids)).codes.tolist() == CODES[ORDER_OF_16].tolist()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_codes_come_back_in_raster_order():
     ],
 )
 def test_faults_are_counted_by_reason(task, change, reason):
-    output = reader(task).read(change(whole_output(task)))
+    output = reader(task).read(Generated(change(whole_output(task))))
     assert any(reason in known and count > 0 for known, count in output.report.reasons.items())
     if "image" in reason:
         assert output.codes is None
@@ -127,7 +128,7 @@ ANY_ID = st.integers(-3, VOCABULARY.size + 3) | MARKERS | st.just(VOCABULARY.eos
 @settings(max_examples=200)
 @given(task=st.sampled_from(TASKS), ids=st.lists(ANY_ID, max_size=80))
 def test_reading_is_total(task, ids):
-    output = reader(task).read(np.array(ids, dtype=np.int64))
+    output = reader(task).read(Generated(np.array(ids, dtype=np.int64)))
     modalities = {segment.modality for segment in get_task(task).outputs}
     assert (output.scene is not None) == ("three_d" in modalities)
     assert (output.answer is not None) == ("text" in modalities)
@@ -149,7 +150,7 @@ def test_no_fault_is_reported_exactly_where_the_grammar_accepts(task, edits):
             del ids[place]
         if kind != "delete":
             ids.insert(place, token)
-    output = reader(task).read(np.array(ids, dtype=np.int64))
+    output = reader(task).read(Generated(np.array(ids, dtype=np.int64)))
     assert (not output.report.reasons) == is_legal(task, ids)
 
 
@@ -164,7 +165,7 @@ def test_constrained_decoding_yields_whole_outputs(task, seed):
     found = generate(model, prompts, VOCABULARY.eos, 650, 8, **settings)
     num_ended = 0
     for ids in map(np.array, found.values()):
-        output = reader(task).read(ids)
+        output = reader(task).read(Generated(ids))
         if VOCABULARY.eos in ids:
             num_ended += 1
             assert is_legal(task, ids)
@@ -180,4 +181,4 @@ def test_without_constraints_a_random_model_writes_no_whole_output():
     prompts = [np.array([2, 3, 4])] * 4
     found = generate(tiny_model(), prompts, VOCABULARY.eos, 40, 4, sampling=Sampling(1.0))
     for ids in found.values():
-        assert reader("3-I").read(np.array(ids)).report.reasons
+        assert reader("3-I").read(Generated(np.array(ids))).report.reasons

@@ -5,6 +5,7 @@ import pytest
 
 from kyvo.common.errors import InputError
 from kyvo.decoding import ResultsLog
+from kyvo.decoding.numbers import Generated
 
 RUN = {"weights": "model.pt", "sampling": "greedy"}
 KEYS = np.array([f"key {i}".encode() for i in range(9)])
@@ -15,19 +16,19 @@ SAMPLES = {0: [5, 6, 1], 7: [1], 3: [9, 9]}
 def path(tmp_path):
     log = ResultsLog(tmp_path / "new" / "results.jsonl", RUN, KEYS)
     for index, ids in SAMPLES.items():
-        log.add(index, f"key {index}", np.array(ids))
+        log.add(index, f"key {index}", Generated(np.array(ids)))
     log.close()
     return tmp_path / "new" / "results.jsonl"
 
 
 def contents(log):
-    return {index: ids.tolist() for index, ids in log.done.items()}
+    return {index: found.ids.tolist() for index, found in log.done.items()}
 
 
 def test_samples_are_there_when_it_is_opened_again(path):
     log = ResultsLog(path, RUN, KEYS)
     assert contents(log) == SAMPLES
-    log.add(8, "key 8", np.array([4]))
+    log.add(8, "key 8", Generated(np.array([4])))
     log.close()
     assert contents(ResultsLog(path, RUN, KEYS)) == SAMPLES | {8: [4]}
 
@@ -37,7 +38,7 @@ def test_a_cut_off_last_line_is_made_again(path, cut):
     path.write_bytes(path.read_bytes()[:-cut])
     log = ResultsLog(path, RUN, KEYS)
     assert contents(log) == {0: SAMPLES[0], 7: SAMPLES[7]}
-    log.add(3, "key 3", np.array(SAMPLES[3]))
+    log.add(3, "key 3", Generated(np.array(SAMPLES[3])))
     log.close()
     assert contents(ResultsLog(path, RUN, KEYS)) == SAMPLES
 
@@ -50,7 +51,7 @@ def test_a_log_cut_off_in_its_first_line_starts_over(path):
 
 def test_samples_survive_without_closing(path):
     log = ResultsLog(path, RUN, KEYS)
-    log.add(8, "key 8", np.array([4]))
+    log.add(8, "key 8", Generated(np.array([4])))
     assert contents(ResultsLog(path, RUN, KEYS))[8] == [4]
 
 
@@ -92,4 +93,21 @@ def test_lines_of_other_data_are_refused(path, line):
 def test_a_log_of_something_else_is_refused(path, line):
     path.write_text(line + "\n")
     with pytest.raises(InputError, match="made with another setup"):
+        ResultsLog(path, RUN, KEYS)
+
+
+def test_the_numbers_that_ids_stand_for_are_kept(path):
+    values = np.array([np.nan, 0.512, np.nan], dtype=np.float32)
+    log = ResultsLog(path, RUN, KEYS)
+    log.add(8, "key 8", Generated(np.array([4, 5, 1]), values))
+    log.close()
+    done = ResultsLog(path, RUN, KEYS).done
+    np.testing.assert_array_equal(done[8].values, values)
+    assert done[0].values is None
+
+
+def test_values_of_another_length_are_damage(path):
+    with path.open("a") as stream:
+        stream.write('{"index": 8, "key": "key 8", "ids": [4, 5], "values": [null]}\n')
+    with pytest.raises(InputError, match="is none of this data set"):
         ResultsLog(path, RUN, KEYS)

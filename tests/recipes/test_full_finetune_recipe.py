@@ -65,7 +65,13 @@ save_every_n_steps: 2
 )
 # 12 samples, 2 a batch, 2 batches a step: 3 steps in each of 3 epochs.
 NUM_STEPS = 9
-TIMES = ("tokens_per_second", "samples_per_second", "seconds_left", "peak_gpu_gib")
+TIMES = (
+    "tokens_per_second",
+    "samples_per_second",
+    "seconds_left",
+    "waiting_share",
+    "peak_gpu_gib",
+)
 EIGHT_BIT = [
     "precision=bf16",
     "optimizer._component_=torchao.optim.AdamW8bit",
