@@ -4,15 +4,26 @@ A program is a list of steps; each applies a function to the outputs of earlier 
 one gives the answer (Johnson et al. 2017, https://arxiv.org/abs/1612.06890, section 3).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, lru_cache, partial, reduce
 from typing import Any
 
 from kyvo.common.errors import InputError
 from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS, ClevrScene
 
-Objects = frozenset[int]
+Objects = int
+"""A set of objects, as bits: bit i says whether object i is one of them."""
+Form = tuple[str, ...]
+"""Attributes that a description says, in the order of ``ATTRIBUTES``."""
+
+FORMS: tuple[Form, ...] = tuple(
+    form
+    for length in range(len(ATTRIBUTES) + 1)
+    for form in itertools.combinations(ATTRIBUTES, length)
+)
 
 
 @dataclass(frozen=True)
@@ -31,9 +42,35 @@ class Facts:
     having: Mapping[tuple[str, str], Objects]
     related: Mapping[str, tuple[Objects, ...]]
 
+    @property
+    def num_objects(self) -> int:
+        """How many objects the scene has."""
+        return self.everything.bit_count()
+
     def described(self, words: Mapping[str, str]) -> Objects:
         """Return the objects that have every one of the words, given by attribute."""
-        return self.everything.intersection(*(self.having[pair] for pair in words.items()))
+        having = self.having
+        return reduce(operator.and_, (having[pair] for pair in words.items()), self.everything)
+
+    @cached_property
+    def alike(self) -> tuple[tuple[Objects, ...], ...]:
+        """``[i][k]`` are the objects with the words of object i for the attributes FORMS[k]."""
+        rows: dict[Form, tuple[Objects, ...]] = {(): (self.everything,) * self.num_objects}
+        for *rest, last in FORMS[1:]:
+            same = (self.having[last, word] for word in self.words[last])
+            rows[*rest, last] = tuple(map(operator.and_, rows[tuple(rest)], same))
+        return tuple(zip(*rows.values(), strict=True))
+
+
+@lru_cache(1 << 12)
+def members(objects: Objects) -> tuple[int, ...]:
+    """Return the indices of objects, in order."""
+    return tuple(i for i in range(objects.bit_length()) if objects >> i & 1)
+
+
+def set_of(indices: Iterable[int]) -> Objects:
+    """Return the set of the objects with these indices, each given once."""
+    return sum(1 << i for i in indices)
 
 
 def facts_of(scene: ClevrScene) -> Facts:
@@ -49,13 +86,12 @@ def facts_of(scene: ClevrScene) -> Facts:
             f"JSON: objects, and relationships with {', '.join(RELATIONS)}."
         )
     words = {name: tuple(item.words[name] for item in scene.objects) for name in ATTRIBUTES}
-    related = {name: tuple(map(frozenset, relationships[name])) for name in RELATIONS}
-    having = {
-        (name, word): frozenset(i for i, other in enumerate(words[name]) if other == word)
-        for name, known in ATTRIBUTES.items()
-        for word in known
-    }
-    return Facts(frozenset(range(len(scene.objects))), words, having, related)
+    related = {name: tuple(map(set_of, relationships[name])) for name in RELATIONS}
+    having = {(name, word): 0 for name, known in ATTRIBUTES.items() for word in known}
+    for name, found in words.items():
+        for i, word in enumerate(found):
+            having[name, word] |= 1 << i
+    return Facts((1 << len(scene.objects)) - 1, words, having, related)
 
 
 @dataclass(frozen=True)
@@ -106,9 +142,9 @@ class Function:
 
 
 def _the_only(facts: Facts, value: str, objects: Objects) -> int:
-    if len(objects) != 1:
-        raise NoAnswerError(f"{len(objects)} objects where one was expected")
-    return next(iter(objects))
+    if objects.bit_count() != 1:
+        raise NoAnswerError(f"{objects.bit_count()} objects where one was expected")
+    return objects.bit_length() - 1
 
 
 def _filter(attribute: str, facts: Facts, value: str, objects: Objects) -> Objects:
@@ -116,7 +152,7 @@ def _filter(attribute: str, facts: Facts, value: str, objects: Objects) -> Objec
 
 
 def _same(attribute: str, facts: Facts, value: str, item: int) -> Objects:
-    return facts.having[attribute, facts.words[attribute][item]] - {item}
+    return facts.having[attribute, facts.words[attribute][item]] & ~(1 << item)
 
 
 def _query(attribute: str, facts: Facts, value: str, item: int) -> str:
@@ -146,7 +182,7 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "union": Function(_SETS, "objects", (), lambda facts, _, a, b: a | b),
     "intersect": Function(_SETS, "objects", (), lambda facts, _, a, b: a & b),
-    "count": Function(("objects",), "number", (), lambda facts, _, objects: len(objects)),
+    "count": Function(("objects",), "number", (), lambda facts, _, objects: objects.bit_count()),
     "exist": Function(("objects",), "truth", (), lambda facts, _, objects: bool(objects)),
     "equal_integer": Function(_NUMBERS, "truth", (), lambda facts, _, a, b: a == b),
     "greater_than": Function(_NUMBERS, "truth", (), lambda facts, _, a, b: a > b),
