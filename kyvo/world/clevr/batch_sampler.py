@@ -129,12 +129,20 @@ def sample_scenes(
     seed: int,
     options: SceneOptions,
     device: torch.device | str = "cpu",
+    draws: Sequence[int] | None = None,
 ) -> SceneTensors:
     """Draw the scenes of these numbers of ``split``.
 
     A scene depends on its number, the split, the seed and the options alone. On another device it
     is the same but for the rounding of rays: where an object is just visible enough, one more pixel
     may decide otherwise.
+
+    Args:
+        indices: the numbers that the scenes have.
+        split, seed, options: of the scenes.
+        device: that draws them.
+        draws: numbers that decide the scenes instead of ``indices``, where one scene of a number is
+            not enough.
 
     Raises:
         InputError: a negative number, no such device, or so many objects find no place.
@@ -143,7 +151,8 @@ def sample_scenes(
     index_N = torch.as_tensor(indices, dtype=torch.int64, device=device)
     if len(index_N) and int(index_N.min()) < 0:
         raise InputError(f"scene {int(index_N.min())} of {split}: expected numbers of 0 or more.")
-    key_N = words(key_of(f"{seed}/{split}"), index_N)
+    draw_N = index_N if draws is None else torch.as_tensor(draws, device=device)
+    key_N = words(key_of(f"{seed}/{split}"), draw_N)
     scenes = _empty_scenes(index_N, split, key_N, options)
     for chosen in torch.arange(len(index_N), device=device).split(
         _STARTS.get(device.type, _STARTS["cpu"])
@@ -192,6 +201,19 @@ def _numbers_of(item: ClevrObject) -> tuple[int, ...]:
     """Return the indices of an object's words."""
     size, color, material, shape = _NUMBERS.values()
     return size[item.size], color[item.color], material[item.material], shape[item.shape]
+
+
+def show_all(scenes: Sequence[ClevrScene], options: SceneOptions) -> list[bool]:
+    """Return of each scene whether its image shows enough of each object."""
+    least = options.min_visible_share
+    if least <= 0 or not scenes:
+        return [True] * len(scenes)
+    shown_N = torch.empty(len(scenes), dtype=torch.bool)
+    # Scenes of as many objects go together, without padding.
+    order = sorted(range(len(scenes)), key=lambda i: len(scenes[i].objects))
+    batch = scene_batch_of(tensors_of([scenes[i] for i in order], ""))
+    shown_N[order] = shows_enough(batch, least)
+    return shown_N.tolist()
 
 
 def scene_batch_of(scenes: SceneTensors) -> SceneBatch:

@@ -10,17 +10,14 @@ from functools import cache
 from random import Random
 from typing import Any
 
+from kyvo.world.clevr.descriptions import FORMS, Form, Objects, members
 from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS
 from kyvo.world.questions.programs import (
-    FORMS,
     FUNCTIONS,
     Facts,
-    Form,
-    Objects,
     Program,
     Step,
     as_text,
-    members,
 )
 from kyvo.world.questions.template import RELATION_SLOTS, SCENE, Call, Described, Part, Template
 

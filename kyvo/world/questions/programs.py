@@ -4,26 +4,15 @@ A program is a list of steps; each applies a function to the outputs of earlier 
 one gives the answer (Johnson et al. 2017, https://arxiv.org/abs/1612.06890, section 3).
 """
 
-import itertools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any
 
 from kyvo.common.errors import InputError
+from kyvo.world.clevr.descriptions import Objects, find_alike, having, set_of
 from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS, ClevrScene
-
-Objects = int
-"""A set of objects, as bits: bit i says whether object i is one of them."""
-Form = tuple[str, ...]
-"""Attributes that a description says, in the order of ``ATTRIBUTES``."""
-
-FORMS: tuple[Form, ...] = tuple(
-    form
-    for length in range(len(ATTRIBUTES) + 1)
-    for form in itertools.combinations(ATTRIBUTES, length)
-)
 
 
 @dataclass(frozen=True)
@@ -55,22 +44,7 @@ class Facts:
     @cached_property
     def alike(self) -> tuple[tuple[Objects, ...], ...]:
         """``[i][k]`` are the objects with the words of object i for the attributes FORMS[k]."""
-        rows: dict[Form, tuple[Objects, ...]] = {(): (self.everything,) * self.num_objects}
-        for *rest, last in FORMS[1:]:
-            same = (self.having[last, word] for word in self.words[last])
-            rows[*rest, last] = tuple(map(operator.and_, rows[tuple(rest)], same))
-        return tuple(zip(*rows.values(), strict=True))
-
-
-@lru_cache(1 << 12)
-def members(objects: Objects) -> tuple[int, ...]:
-    """Return the indices of objects, in order."""
-    return tuple(i for i in range(objects.bit_length()) if objects >> i & 1)
-
-
-def set_of(indices: Iterable[int]) -> Objects:
-    """Return the set of the objects with these indices, each given once."""
-    return sum(1 << i for i in indices)
+        return find_alike(self.words)
 
 
 def facts_of(scene: ClevrScene) -> Facts:
@@ -87,11 +61,10 @@ def facts_of(scene: ClevrScene) -> Facts:
         )
     words = {name: tuple(item.words[name] for item in scene.objects) for name in ATTRIBUTES}
     related = {name: tuple(map(set_of, relationships[name])) for name in RELATIONS}
-    having = {(name, word): 0 for name, known in ATTRIBUTES.items() for word in known}
-    for name, found in words.items():
-        for i, word in enumerate(found):
-            having[name, word] |= 1 << i
-    return Facts((1 << len(scene.objects)) - 1, words, having, related)
+    found = {(name, word): 0 for name, known in ATTRIBUTES.items() for word in known}
+    for name in ATTRIBUTES:
+        found |= {(name, word): objects for word, objects in having(words[name]).items()}
+    return Facts((1 << len(scene.objects)) - 1, words, found, related)
 
 
 @dataclass(frozen=True)
