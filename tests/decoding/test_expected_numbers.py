@@ -54,7 +54,7 @@ def test_the_mean_of_the_bins_around_the_chosen_one(has_head_ids):
     assert np.isnan(found[3])
 
 
-def number_ids(head_ids):  # noqa: N802
+def number_ids(head_ids):
     ids = range(VOCABULARY.size) if head_ids is None else head_ids.tolist()
     return [token for token in ids if token in NUMBERS]
 
