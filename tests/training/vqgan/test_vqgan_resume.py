@@ -5,8 +5,6 @@ import json
 import os
 import runpy
 import signal
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,8 @@ from kyvo.common.errors import InputError
 from kyvo.common.files import folder_lock
 from kyvo.models import latest_checkpoint
 from kyvo.training.vqgan import VQGANRecipe, VQGANTrainingConfig, train_vqgan
-from kyvo.training.vqgan.discriminator import PatchDiscriminator
+
+pytestmark = pytest.mark.usefixtures("narrow_discriminator")
 
 ROOT = Path(__file__).parents[3]
 NUM_STEPS = 20
@@ -49,15 +48,6 @@ def everything(folder: Path, **changes: Any) -> VQGANTrainingConfig:
         channels_last=True,
     )
     return dataclasses.replace(config, **changes)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def narrow_discriminator() -> Iterator[None]:
-    """An eighth of its channels: most of the time would go into writing checkpoints."""
-    with pytest.MonkeyPatch.context() as patches:
-        narrow = partial(PatchDiscriminator, width=8)
-        patches.setattr("kyvo.training.vqgan.step.PatchDiscriminator", narrow)
-        yield
 
 
 def other_folder(config: VQGANTrainingConfig, folder: Path) -> VQGANTrainingConfig:
