@@ -10,29 +10,19 @@ import pytest
 import torch
 from kyvo_stand_ins import TINY_SIZES, load_script, tiny_model, write_data
 from PIL import Image
+from vqgan_fixtures import MINI
 
 import kyvo
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.codebook import save_codebook
-from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.images.vqgan import VQGAN
 from kyvo.models import MODEL, released_state_dict, save_checkpoint
 from kyvo.models.description import describe_model, description_files
 from kyvo.scenes import Scene, get_schema
 from kyvo.tokens.vocabulary import get_vocabulary
 
-VQGAN_SHAPE = VQGANConfig(
-    embed_dim=16,
-    n_embed=512,
-    z_channels=8,
-    resolution=16,
-    ch=8,
-    ch_mult=(1, 1, 2),
-    num_res_blocks=1,
-    attn_resolutions=(),
-    num_groups=1,
-)
 TASKS = ("I-3", "3-I", "I+3+T-I+3", "I+3+Q-A")
 SOURCES = [
     f"{kind}_{side}" for side in ("source", "target") for kind in ("image", "three_d", "text")
@@ -45,7 +35,7 @@ def folder(tmp_path_factory):
     """A run with a checkpoint of a random model of all tasks, its VQGAN and some data."""
     root = tmp_path_factory.mktemp("api")
     torch.manual_seed(0)
-    vqgan = VQGAN(VQGAN_SHAPE).eval()
+    vqgan = VQGAN(MINI).eval()
     save_vqgan(vqgan, root / "codes/run", "run")
     codebook = vqgan.codebook.detach().numpy()
     save_codebook(root / "codes/codebook.npy", codebook)

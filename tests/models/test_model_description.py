@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from vqgan_fixtures import MINI
 
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
 from kyvo.images.checkpoint import save_vqgan
-from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.images.vqgan import VQGAN
 from kyvo.models import MODEL, save_checkpoint
 from kyvo.models.description import (
     DESCRIPTION,
@@ -32,25 +33,14 @@ SIZE = {
     "num_kv_heads": 1,
     "embed_dim": 8,
     "intermediate_dim": 8,
-    "codebook_dim": 4,
+    "codebook_dim": MINI.embed_dim,
 }
-VQGAN_SHAPE = VQGANConfig(
-    embed_dim=4,
-    n_embed=512,
-    z_channels=8,
-    resolution=16,
-    ch=8,
-    ch_mult=(1, 1, 2),
-    num_res_blocks=1,
-    attn_resolutions=(),
-    num_groups=1,
-)
 
 
 @pytest.fixture
 def vqgan(tmp_path):
     torch.manual_seed(0)
-    model = VQGAN(VQGAN_SHAPE)
+    model = VQGAN(MINI)
     save_vqgan(model, tmp_path / "codes/run", "run")
     return model
 
@@ -127,7 +117,7 @@ def test_a_large_image_tokenizer_is_named_by_its_hash(tmp_path, vqgan, monkeypat
     folder = saved(tmp_path, describe(tmp_path))
     assert not (folder / IMAGE_TOKENIZER).exists()
     found = read_description(folder)
-    assert open_image_tokenizer(found).config == VQGAN_SHAPE
+    assert open_image_tokenizer(found).config == MINI
     weights = tmp_path / "codes/run/checkpoints/last.ckpt"
     weights.write_bytes(weights.read_bytes() + b" ")
     with pytest.raises(InputError, match=r"last\.ckpt has changed: the checkpoint needs the file"):
