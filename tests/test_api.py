@@ -16,7 +16,7 @@ import kyvo
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
 from kyvo.images.checkpoint import save_vqgan
-from kyvo.images.codebook import save_codebook
+from kyvo.images.codebook import codebook_hash, record_codebook, save_codebook
 from kyvo.images.vqgan import VQGAN
 from kyvo.models import MODEL, released_state_dict, save_checkpoint
 from kyvo.models.description import describe_model, description_files
@@ -173,6 +173,24 @@ def test_wrong_asks_are_refused(model, scenes, tmp_path):
 def test_data_of_another_kind_than_the_checkpoints_is_refused(folder, override, message):
     with pytest.raises(InputError, match=message):
         generate(folder, "3-I", "run_identifier=other", override)
+
+
+def test_codes_of_another_codebook_than_the_checkpoints_are_refused(folder, tmp_path):
+    """A config without a codebook goes by the checkpoint's; one with another is told both."""
+    own = np.load(folder / "codes/codebook.npy")
+    other = own[::-1].copy()
+    (tmp_path / "images.json").write_bytes((folder / "image_source.json").read_bytes())
+    record_codebook(tmp_path / "images.json", other)
+    images = f"dataset.image_source={tmp_path}/images.json"
+    with pytest.raises(InputError) as caught:
+        generate(folder, "I-3", "run_identifier=codes", images)
+    told = f"SHA-256 {codebook_hash(other)}, but checkpoint {folder}/run has {codebook_hash(own)}"
+    assert told in str(caught.value)
+    save_codebook(tmp_path / "other.npy", other)
+    with pytest.raises(InputError) as caught:
+        generate(folder, "I-3", "run_identifier=codes", f"codebook={tmp_path}/other.npy")
+    assert f"other.npy has SHA-256 {codebook_hash(other)}, but" in str(caught.value)
+    assert f"was trained with {codebook_hash(own)}" in str(caught.value)
 
 
 def test_the_same_size_is_not_the_same_model(folder):

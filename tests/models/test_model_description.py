@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from vqgan_fixtures import MINI
@@ -11,6 +12,7 @@ from vqgan_fixtures import MINI
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
 from kyvo.images.checkpoint import save_vqgan
+from kyvo.images.codebook import codebook_hash, save_codebook
 from kyvo.images.vqgan import VQGAN
 from kyvo.models import MODEL, save_checkpoint
 from kyvo.models.description import (
@@ -46,6 +48,9 @@ def vqgan(tmp_path):
 
 
 def describe(folder, vocabulary="mini", schema="clevr", **changes):
+    shape = (get_vocabulary(vocabulary).num_image_codes, MINI.embed_dim)
+    codebook = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    save_codebook(folder / "codes/codebook.npy", codebook)
     values = {
         "model": Component("kyvo.models.kyvo_model", SIZE),
         "vocabulary": get_vocabulary(vocabulary),
@@ -79,6 +84,8 @@ def test_everything_comes_back(tmp_path, vqgan):
     assert found.vocabulary == description.vocabulary
     assert found.schema == description.schema
     assert found.differences(description) == []
+    codebook = np.load(tmp_path / "codes/codebook.npy")
+    assert found.codebook_sha256 == codebook_hash(codebook)
     assert found.build_model().output.weight.shape == (VOCABULARIES["mini"].size, 8)
     assert str(tmp_path) not in (folder / DESCRIPTION).read_text()
 
@@ -167,3 +174,11 @@ def test_a_damaged_description_is_refused(tmp_path):
     (tmp_path / DESCRIPTION).write_text(json.dumps(values))
     with pytest.raises(InputError, match=r"'os\.system' may not be used here"):
         read_description(tmp_path)
+
+
+def test_older_checkpoints_say_no_codebook(tmp_path):
+    values = describe(tmp_path).to_json()
+    del values["codebook_sha256"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(values))
+    assert read_description(tmp_path).codebook_sha256 is None
+    assert describe(tmp_path, codes_per_image=0).codebook_sha256 is None
