@@ -3,7 +3,7 @@
 Shapes: B samples, L positions (each predicts the next token), N labelled positions of the batch.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -134,6 +134,9 @@ class BatchSource(Protocol):
     @property
     def length_range(self) -> tuple[int, int]:
         """Tokens of the shortest and the longest sample."""
+
+    def codebooks(self) -> Mapping[str, str | None]:
+        """SHA-256 of the codebook that image codes are of, None: not known, by where they are."""
 
     def longest(self, count: int) -> list[tuple[str, Sample]]:
         """The samples with most tokens, the longest last."""

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from kyvo.common.errors import InputError, Problems
 from kyvo.data.batches import Batch, BatchSettings, length_buckets, make_loader
 from kyvo.data.store import TokenStore, common_keys, open_store
+from kyvo.images.codebook import recorded_codebook
 from kyvo.images.preprocessing import load_image
 from kyvo.tokens.sequences import CentreFirst, Sample, Segment, SequenceBuilder, get_task
 from kyvo.tokens.vocabulary import Vocabulary
@@ -91,6 +92,18 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
         """Image codes of every image; 0 where no task has one."""
         images = [store for segment, store in self.stores.items() if segment.modality == "image"]
         return int(images[0].lengths[0]) if images else 0
+
+    def codebooks(self) -> dict[str, str | None]:
+        """SHA-256 of the codebook that image codes are of, as recorded, by their file.
+
+        Raises:
+            InputError: a record cannot be read.
+        """
+        return {
+            f"{segment.source_name}: {store.path}": recorded_codebook(store.path)
+            for segment, store in self.stores.items()
+            if segment.modality == "image"
+        }
 
     @property
     def length_range(self) -> tuple[int, int]:

@@ -60,6 +60,11 @@ class ImageCodec:
         self._encode_batch = compile_(self._codes)
         self._decode_batch = compile_(self._images)
 
+    @property
+    def codebook(self) -> np.ndarray:
+        """The code vectors, float32 (n_embed, D) whatever the precision of the rest."""
+        return self._model.codebook.detach().cpu().numpy()
+
     def encode(self, images_NHWC: np.ndarray, progress: bool = False) -> np.ndarray:
         """Codes (N, h, w) int64 of uint8 images (N, H, W, 3); ``progress`` shows a bar.
 

@@ -1,8 +1,8 @@
 """What a checkpoint says of itself, so that it opens without the config that it was trained with.
 
 ``kyvo.json`` beside the weights holds the model's builder and size, the vocabulary and the schema
-by content, the tasks, and both tokenizers. A small tokenizer is a file of the same folder; a large
-one is named by its path and its hash.
+by content, the tasks, both tokenizers, and the codebook's hash. A small tokenizer is a file of the
+same folder; a large one is named by its path and its hash.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from kyvo.common.errors import InputError
 from kyvo.common.files import file_hash, read_json, require_file
 from kyvo.common.weight_files import check_weights, read_safetensors
 from kyvo.images.checkpoint import load_vqgan
+from kyvo.images.codebook import codebook_hash, load_codebook
 from kyvo.images.embedding_files import find_vqgan
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.models.checkpoints import Files
@@ -83,6 +84,8 @@ class ModelDescription:
         centre_first: which images are written centre-first.
         text_tokenizer: of instructions, questions and the words of a scene.
         image_tokenizer: None if it was not beside the codebook.
+        codebook_sha256: ``codebook_hash`` of the code vectors, whatever precision the weights
+            have; None if no task has an image, and in older checkpoints.
     """
 
     model: Annotated[Component, From(("kyvo.models",))]
@@ -93,6 +96,7 @@ class ModelDescription:
     centre_first: CentreFirst
     text_tokenizer: TextTokenizerFile | None
     image_tokenizer: ImageTokenizerFiles | None
+    codebook_sha256: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The description as JSON values; what checkpoints hold is named by its file there."""
@@ -166,6 +170,9 @@ def describe_model(
     Args:
         tokenizer: file or folder of the text tokenizer; None: the vocabulary's own, if it has one.
         codebook: its file; the image tokenizer is the VQGAN in the same folder, if there is one.
+
+    Raises:
+        InputError: a file of a tokenizer or of the codebook is missing or unreadable.
     """
     has_text = tokenizer is not None or vocabulary.shipped_tokenizer is not None
     return ModelDescription(
@@ -177,6 +184,9 @@ def describe_model(
         centre_first,
         describe_text_tokenizer(tokenizer, vocabulary) if has_text else None,
         _describe_image_tokenizer(codebook.parent) if codes_per_image else None,
+        codebook_hash(load_codebook(codebook, vocabulary.num_image_codes))
+        if codes_per_image
+        else None,
     )
 
 

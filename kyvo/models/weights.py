@@ -16,6 +16,7 @@ from torchtune.models.convert_weights import hf_to_tune, meta_to_tune, tune_to_m
 from kyvo.common.errors import InputError
 from kyvo.common.files import read_json, require_file
 from kyvo.common.weight_files import check_weights, read_state_dict, read_tensor
+from kyvo.images.codebook import codebook_hash
 from kyvo.models.llama import KyvoModel
 
 LmHeadInit = Literal["llama", "random"]
@@ -96,7 +97,11 @@ def find_llama(path: Path) -> list[Path]:
 
 
 def check_codebook(
-    model: KyvoModel, codebook: np.ndarray, path: Path, weights: Path | None = None
+    model: KyvoModel,
+    codebook: np.ndarray,
+    path: Path,
+    weights: Path | None = None,
+    trained_with: str | None = None,
 ) -> None:
     """Refuse a codebook (num_codes, C) that is not the model's.
 
@@ -104,6 +109,7 @@ def check_codebook(
         model: the model or its shape on the meta device.
         path: the codebook's file, for the message.
         weights: a trained Kyvo, which holds the codebook that it was trained with.
+        trained_with: ``codebook_hash`` of that codebook, where the checkpoint says it.
 
     Raises:
         InputError: another shape, or other code vectors.
@@ -113,6 +119,12 @@ def check_codebook(
         raise InputError(
             f"codebook: {path}: shape {codebook.shape}, expected {expected}. "
             "Set the model's codebook_dim or give the codebook of this vocabulary."
+        )
+    found = codebook_hash(codebook)
+    if trained_with not in (None, found):
+        raise InputError(
+            f"codebook: {path} has SHA-256 {found}, but {weights} was trained with "
+            f"{trained_with}. Give the codebook of the same VQGAN."
         )
     name = f"{_EMBEDDING}vqgan_codebook.weight"
     own = read_tensor(weights, name, "Kyvo checkpoint") if weights is not None else None

@@ -28,6 +28,7 @@ from kyvo.common.errors import InputError
 from kyvo.common.workers import leave_signals_to_parent
 from kyvo.data.batches import Batch, BatchSettings, collate, length_buckets, map_tensors
 from kyvo.images.checkpoint import load_vqgan
+from kyvo.images.codebook import codebook_hash
 from kyvo.images.codec import ImageCodec
 from kyvo.prepare.tokenization import ObjectOrder, in_order
 from kyvo.scenes import SceneCodec, get_schema
@@ -176,6 +177,13 @@ class WorldStream:
     def codes_per_image(self) -> int:
         """Image codes of every image; 0 where no task has one."""
         return self.maker.codes_per_image
+
+    def codebooks(self) -> dict[str, str | None]:
+        """SHA-256 of the VQGAN's codebook."""
+        if not self.codes_per_image or self._vqgan is None:
+            return {}
+        codebook = load_vqgan(self._vqgan).codebook.numpy(force=True)
+        return {f"vqgan {self._vqgan}": codebook_hash(codebook)}
 
     @property
     def length_range(self) -> tuple[int, int]:

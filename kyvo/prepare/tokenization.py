@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, read_json
+from kyvo.images.codebook import codebook_record, record_codebook
 from kyvo.images.codec import ImageCodec
 from kyvo.images.preprocessing import list_images, load_images
 from kyvo.prepare.layout import ReleasedLayout
@@ -68,9 +69,17 @@ class WorldTokenizer:
         images = {wanted[path.name]: path for path in found if path.name in wanted}
         scenes = {key: folder / "scenes" / f"{path.stem}.json" for key, path in images.items()}
         return {
-            "images": _write_entries(layout.image_file(split), self._images(images)),
+            "images": self._tokenize_images(images, layout.image_file(split)),
             "scenes": _write_entries(layout.scene_file(split), self._scenes(scenes)),
         }
+
+    def _tokenize_images(self, images: Mapping[str, Path], target: Path) -> int:
+        """Write the images' codes, and the record of their codebook; how many images."""
+        # In this order, an interruption leaves no record rather than a wrong one.
+        codebook_record(target).unlink(missing_ok=True)
+        count = _write_entries(target, self._images(images))
+        record_codebook(target, self.vqgan.codebook)
+        return count
 
     def tokenize_texts(self, texts: Mapping[str, str], target: Path) -> int:
         """Write texts by key to ``target``; how many."""

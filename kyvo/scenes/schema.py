@@ -238,6 +238,12 @@ class Schema:
         """The scene's objects as the result files have them."""
         return [self.to_json(item) for item in scene.objects]
 
+    def complete(self, scene: Scene) -> Scene:
+        """The objects that have every field; one read in part cannot be written as tokens."""
+        keys = {fld.key for fld in self.fields}
+        objects = (o for o in scene.objects if keys <= o.words.keys() | o.numbers.keys())
+        return Scene(tuple(objects))
+
     def faults(self, value: object) -> list[str]:
         """Everything that keeps a JSON value from being an object of this schema."""
         return list(self._faults(value))

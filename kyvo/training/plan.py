@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,9 +16,10 @@ from kyvo.common.errors import Problems
 from kyvo.common.files import check_free_space, format_bytes, require_folder
 from kyvo.data.batches import BatchSource, LossWeighting, collate
 from kyvo.data.dataset import KyvoDataset
-from kyvo.data.inspection import DATA_REMEDY, check_scenes
-from kyvo.images.codebook import load_codebook
+from kyvo.data.inspection import DATA_REMEDY, check_image_codes, check_scenes
+from kyvo.images.codebook import codebook_hash, load_codebook
 from kyvo.models import KyvoModel, build_on_meta, check_codebook, num_parameters
+from kyvo.models.description import read_description
 from kyvo.scenes import ParseReport, SceneCodec, get_schema
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
 from kyvo.tokens.vocabulary import get_vocabulary
@@ -110,8 +112,11 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
     scenes = problems.attempt(_read_scenes, config, dataset)
     if dataset is not None:
         problems.attempt(describe_run, config, dataset)
-    _check_weights(model, config, problems)
+    codebook = _check_weights(model, config, problems)
     for samples in (dataset, validation):
+        if samples is not None and codebook is not None:
+            owner = f"codebook {config.codebook}"
+            problems.attempt(check_image_codes, samples, codebook_hash(codebook), owner)
         if samples is not None and model is not None:
             multiple = length_multiple(device) if device is not None else 1
             problems.attempt(check_lengths, samples, model.max_seq_len, multiple)
@@ -128,17 +133,22 @@ _MEMORY_REMEDY = (
 )
 
 
-def _check_weights(model: KyvoModel | None, config: TrainingConfig, problems: Problems) -> None:
-    """Weights and codebook are there, and fit the model."""
+def _check_weights(
+    model: KyvoModel | None, config: TrainingConfig, problems: Problems
+) -> np.ndarray | None:
+    """The codebook; it and the weights are there, and fit the model."""
     num_codes = get_vocabulary(config.vocabulary).num_image_codes
     codebook = problems.attempt(load_codebook, config.codebook, num_codes)
     found = Problems()
     start = found.attempt(find_start, config)
+    stored = found.attempt(read_description, start.parent) if start is not None else None
     problems.messages += found.messages
     if model is not None and not found.messages:
         problems.attempt(load_start, model, config)
     if model is not None and codebook is not None:
-        problems.attempt(check_codebook, model, codebook, config.codebook, start)
+        trained_with = stored.codebook_sha256 if stored is not None else None
+        problems.attempt(check_codebook, model, codebook, config.codebook, start, trained_with)
+    return codebook
 
 
 def _check_optimizer(config: TrainingConfig, device: torch.device) -> None:

@@ -51,7 +51,7 @@ def describe_run(config: TrainingConfig, dataset: BatchSource) -> ModelDescripti
     """What the run's checkpoints say of themselves.
 
     Raises:
-        InputError: a tokenizer that the config names is missing or unreadable.
+        InputError: a tokenizer or the codebook that the config names is missing or unreadable.
     """
     return describe_model(
         config.model,

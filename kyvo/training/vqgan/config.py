@@ -95,7 +95,7 @@ class CodebookConfig:
         start_images: images whose features the k-means start clusters.
         ema_decay: decay of the moving averages of counts and vectors, per step.
         revive_below: a code used less than this share of the mean use is dead.
-        revive_every: steps between revivals of dead codes; each waits for the device.
+        revive_every: steps between revivals of dead codes.
         revive_until: share of the run after which codes stay as they are.
     """
 

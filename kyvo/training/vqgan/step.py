@@ -1,7 +1,5 @@
 """One update of a VQGAN in training, in which the host never waits for the device.
 
-The one exception is the revival of dead codes, every ``revive_every`` steps.
-
 Shape legend: B batch, C channels, H height, W width, D embedding dimensions, N = B x H x W rows.
 """
 

@@ -168,9 +168,7 @@ def complete_scenes(scenes: SceneTensors, options: SceneOptions) -> list[ClevrSc
     lights = (tuple(map(_vector, rows)) for rows in scenes.lights_3LN.permute(2, 1, 0).tolist())
     viewpoints = itertools.starmap(Viewpoints, zip(cameras, lights, strict=True))
     columns = zip(scenes.index_N.tolist(), _object_lists(scenes, options), viewpoints, strict=True)
-    return [
-        finish_scene(index, scenes.split, objects, views) for index, objects, views in columns
-    ]
+    return [finish_scene(index, scenes.split, objects, views) for index, objects, views in columns]
 
 
 def tensors_of(scenes: Sequence[ClevrScene], split: str) -> SceneTensors:
@@ -229,9 +227,7 @@ def scene_batch_of(scenes: SceneTensors) -> SceneBatch:
     )
 
 
-def _object_lists(
-    scenes: SceneTensors, options: SceneOptions
-) -> Iterator[tuple[ClevrObject, ...]]:
+def _object_lists(scenes: SceneTensors, options: SceneOptions) -> Iterator[tuple[ClevrObject, ...]]:
     """Yield the objects of each scene."""
     columns = [
         [[words[number] for number in row] for row in getattr(scenes, f"{name}_KN").t().tolist()]

@@ -83,9 +83,7 @@ def _relations(
     wanted = 1 << index
     if alike == wanted:
         return []
-    return [
-        (relation, anchor) for relation, anchor, objects in places if alike & objects == wanted
-    ]
+    return [(relation, anchor) for relation, anchor, objects in places if alike & objects == wanted]
 
 
 def _any_length(random: Random, forms: Sequence[Form]) -> Form:

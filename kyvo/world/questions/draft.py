@@ -212,7 +212,11 @@ class Draft:
         """Whether a group gives the wanted answer, if the group alone decides that."""
         if part is not self.template.last:
             return lambda fits: True
-        answer, facts, wanted = FUNCTIONS[self.template.program.function].call, self._facts, self._wanted
+        answer, facts, wanted = (
+            FUNCTIONS[self.template.program.function].call,
+            self._facts,
+            self._wanted,
+        )
         return cache(lambda fits: as_text(answer(facts, "", fits)) == wanted)
 
     def _any_words(self, form: Form) -> Words:

@@ -57,6 +57,7 @@ def test_seed_decides_the_weights(config: VQGANTrainingConfig, tmp_path: Path) -
     short = dataclasses.replace(
         config,
         max_steps=14,
+        model=dataclasses.replace(config.model, ch=8, num_groups=4),
         data=dataclasses.replace(config.data, crop_size=16, crop_candidates=2, crop_until=0.8),
     )
     first, again, other = (
