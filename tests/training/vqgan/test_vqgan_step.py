@@ -55,3 +55,30 @@ def test_revival_alone_waits(tmp_path: Path) -> None:
         trainer.update(images_BCHW, 0, 0.0)
         with pytest.raises(AssertionError, match="waits for the device"):
             trainer.update(images_BCHW, 1, 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ema", "gradient"])
+def test_compiled_updates_are_the_same(tmp_path: Path, method: str) -> None:
+    """Before and after the start of the codebook, against the plain modules."""
+    config = small_run(tmp_path)
+    config = dataclasses.replace(
+        config,
+        codebook=dataclasses.replace(config.codebook, method=method, start_step=2),
+        optimizer=dataclasses.replace(config.optimizer, muon_learning_rate=None),
+        channels_last=True,
+    )
+    images_BCHW = to_model_range(random_images(4))
+    losses, weights = [], []
+    for is_compiled in (False, True):
+        torch.manual_seed(0)
+        trainer = VQGANTrainer(
+            dataclasses.replace(config, compile=is_compiled), torch.device("cpu")
+        )
+        prepared_BCHW = trainer.prepare(images_BCHW, 0.0)
+        terms = [trainer.update(prepared_BCHW, step, step / 40) for step in range(4)]
+        assert [("commitment" in row) for row in terms] == [False, False, True, True]
+        losses.append(torch.stack([row["loss"] for row in terms]))
+        weights.append(trainer.gradient_norm())
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-2, atol=1e-4)
