@@ -18,6 +18,7 @@ KINDS = {
     "mini/train.yaml": TrainingConfig,
     "mini/eval/re*.yaml": GenerationConfig,
     "mini/vqgan.yaml": VQGANTrainingConfig,
+    "mid/vqgan.yaml": VQGANTrainingConfig,
     "vqgan/*.yaml": VQGANTrainingConfig,
     "llama3_2/train/*/*.yaml": TrainingConfig,
     "llama3_2/eval/*/**/*.yaml": GenerationConfig,

@@ -43,16 +43,16 @@ def test_bfloat16_maps_stay_so_and_are_summed_in_float32() -> None:
     assert found.dtype == torch.bfloat16
     assert found.is_contiguous(memory_format=torch.channels_last)
     exact = F.group_norm(x_BCHW.double(), 2, eps=1e-6)
-    # Half a step of a bfloat16 number below 4.
-    assert (found.double() - exact).abs().max() <= 2**-7
+    assert 4 < exact.abs().max() < 8
+    # Half a step of the bfloat16 numbers from 4 to 8, and the rounding before.
+    assert (found.double() - exact).abs().max() <= 2**-6 + 1e-4
 
 
-@pytest.mark.slow
 def test_the_layer_is_torchs_compiled_or_not() -> None:
     torch.manual_seed(0)
     layer = GroupNorm(4, 8, eps=1e-6)
     x_BCHW = torch.randn(2, 8, 6, 6).to(memory_format=torch.channels_last)
     expected = F.group_norm(x_BCHW, 4, eps=1e-6)
     assert torch.equal(layer(x_BCHW), expected)
-    torch.testing.assert_close(torch.compile(layer)(x_BCHW), expected)
+    torch.testing.assert_close(torch.compile(layer, backend="aot_eager")(x_BCHW), expected)
     assert layer.state_dict().keys() == torch.nn.GroupNorm(4, 8).state_dict().keys()

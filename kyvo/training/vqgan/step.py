@@ -224,7 +224,7 @@ class VQGANTrainer:
 def compiled(forward: Callable[..., Forward], mode: CompileMode) -> Callable[..., Forward]:
     """The forward pass and its backward pass compiled for fixed shapes."""
     # Crops and whole images get a graph each; one for any size would be slower for both.
-    run = torch.compile(forward, mode=mode, dynamic=False)
+    run = torch.compile(forward, mode=mode, fullgraph=True, dynamic=False)
 
     def step(images_BCHW: Tensor, quantises: bool) -> Forward:
         # What the step before returned may be overwritten.
