@@ -119,7 +119,7 @@ class Kyvo:
         precision: CodecPrecision,
         batch_size: int,
         compiled: bool,
-        numbers: Numbers,
+        numbers: Numbers = "expected",
     ) -> None:
         self.description, self.model, self.batch_size = description, model, batch_size
         self.device = model.output.weight.device

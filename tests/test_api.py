@@ -16,6 +16,7 @@ import kyvo
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
 from kyvo.decoding import Engine
+from kyvo.decoding.numbers import Generated
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.codebook import codebook_hash, record_codebook, save_codebook
 from kyvo.images.vqgan import VQGAN
@@ -128,7 +129,7 @@ def test_what_was_recognized_can_be_rendered(model, scenes, monkeypatch):
     longer = [Scene(scene.objects * 2) for scene in scenes]
     cut = [np.array(model.codec.encode(scene)[:-4]) for scene in longer]
     with monkeypatch.context() as patches:
-        patches.setattr(Engine, "generate", lambda *_: enumerate(cut))
+        patches.setattr(Engine, "generate", lambda *_, **__: enumerate(map(Generated, cut)))
         found = model.recognize(images(5))
     assert found == [Scene(scene.objects[:-1]) for scene in longer]
     report = model.report

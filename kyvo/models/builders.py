@@ -1,6 +1,8 @@
 """Models of any size with random weights: the builders that configs name."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ from kyvo.models.embedding import (
     NumberEmbedding,
     sin_cos_table,
 )
-from kyvo.models.image_input import ImageInput, ImageInputKind, ImageInputOptions
+from kyvo.models.image_input import build_image_input
 from kyvo.models.llama import (
     Attention,
     Block,
@@ -44,12 +46,7 @@ def kyvo_model(
     initial_std: float = 0.02,
     head_number_scale: float = 0.0,
     qk_norm: bool = False,
-    image_input: ImageInputKind = "codes",
-    image_tokens: int = 0,
-    image_size: int = 0,
-    image_channels: int = 64,
-    image_positions: bool = False,
-    prefix_attention: bool = False,
+    image_input: Mapping[str, Any] | None = None,
 ) -> KyvoModel:
     """A model of any size with random weights (normal, ``initial_std``); norms start at one.
 
@@ -64,13 +61,8 @@ def kyvo_model(
         head_number_scale: adds the sin-cos table times this to the head's number rows, so that
             neighbouring numbers start alike: a small model then needs fewer samples.
         qk_norm: norm queries and keys head by head, for large learning rates.
-        image_input: how an image that opens the sequence enters: as its ``codes`` (the paper), as
-            a ``grid`` of codes mixed by convolutions, or as ``pixels`` through convolutions.
-        image_tokens: tokens of such an image, a square number.
-        image_size: its side in pixels; of pixels only.
-        image_channels: channels of the first convolution over pixels; each next one doubles them.
-        image_positions: add learned embeddings of row and column to such an image's tokens.
-        prefix_attention: let the tokens of such an image attend to all of it.
+        image_input: how an image that opens the sequence enters, ``ImageInputOptions`` by name;
+            None: as its codes, like any other token (the paper).
 
     Raises:
         InputError: dimensions that do not divide each other.
@@ -90,21 +82,13 @@ def kyvo_model(
         )
         for _ in range(num_layers)
     ]
-    options = ImageInputOptions(
-        image_input,
-        image_tokens,
-        image_size,
-        image_channels,
-        image_positions,
-        prefix_attention,
-    )
     model = KyvoModel(
         MixedEmbedding(vocabulary, embed_dim, codebook_dim, number_embedding, image_projection),
         layers,
         RMSNorm(embed_dim, norm_eps),
         nn.Linear(embed_dim, vocabulary.size, bias=False),
         max_seq_len,
-        ImageInput(options, vocabulary, embed_dim, codebook_dim) if options.is_used else None,
+        build_image_input(image_input, vocabulary, embed_dim, codebook_dim),
     )
     _initialise(model, initial_std)
     _relate_numbers(model, vocabulary, head_number_scale)

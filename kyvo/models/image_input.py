@@ -11,9 +11,9 @@ Shapes: B samples, L positions, P tokens of an input image, S = sqrt(P) of them 
 dimensions of a code vector, H and W pixels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -35,25 +35,20 @@ class ImageInputOptions:
     """The model's arguments about input images.
 
     Attributes:
+        num_tokens: tokens of an input image, a square number.
         kind: codes, grid or pixels.
-        num_tokens: tokens of an input image, a square number; 0: nothing but codes is wanted.
         image_size: side of the images in pixels; of pixels only.
         channels: of the first convolution; each further one doubles them, up to 512.
         positions: add learned embeddings of an input token's row and column.
         prefix: let the tokens of an input image attend to all of it, not only to those before.
     """
 
+    num_tokens: int
     kind: ImageInputKind = "codes"
-    num_tokens: int = 0
     image_size: int = 0
     channels: int = 64
     positions: bool = False
     prefix: bool = False
-
-    @property
-    def is_used(self) -> bool:
-        """Whether the model has a part for input images at all."""
-        return self.kind != "codes" or self.positions or self.prefix
 
     @property
     def side(self) -> int:
@@ -67,22 +62,30 @@ class ImageInputOptions:
             return {}
         return {"pixel_tokens": self.num_tokens, "image_size": self.image_size}
 
-    def check(self) -> None:
-        """Raise an InputError where the numbers do not fit each other."""
-        if not self.is_used:
-            return
+    def __post_init__(self) -> None:
         if self.num_tokens < 1 or self.side**2 != self.num_tokens:
             raise InputError(
-                f"model: image_tokens {self.num_tokens}: expected a square number such as 64, the "
-                "tokens of an input image. Without image_input, image_positions and "
-                "prefix_attention it is not needed."
+                f"image_input: num_tokens {self.num_tokens}: expected a square number such as 64."
+            )
+        if self.kind not in get_args(ImageInputKind):
+            raise InputError(
+                f"image_input: kind {self.kind!r}: expected {', '.join(get_args(ImageInputKind))}."
             )
         patch = self.image_size / self.side
         if self.kind == "pixels" and patch not in (2.0, 4.0, 8.0, 16.0, 32.0):
             raise InputError(
-                f"model: image_size {self.image_size} pixels for {self.side} x {self.side} tokens: "
-                "expected 2, 4, 8, 16 or 32 pixels a token along each side."
+                f"image_input: image_size {self.image_size} pixels for {self.side} x {self.side} "
+                "tokens: expected 2, 4, 8, 16 or 32 pixels a token along each side."
             )
+
+
+def build_image_input(
+    values: Mapping[str, Any] | None, vocabulary: Vocabulary, width: int, codebook_dim: int
+) -> "ImageInput | None":
+    """The part of a config's ``image_input``; None without one."""
+    if values is None:
+        return None
+    return ImageInput(ImageInputOptions(**values), vocabulary, width, codebook_dim)
 
 
 class ImageInput(nn.Module):
@@ -97,7 +100,6 @@ class ImageInput(nn.Module):
         self, options: ImageInputOptions, vocabulary: Vocabulary, width: int, codebook_dim: int
     ) -> None:
         super().__init__()
-        options.check()
         self.options = options
         self.prefix_length = _FIRST + options.num_tokens + 1
         self._start_id, self._first_code = vocabulary.brackets("image")[0], vocabulary.image.start

@@ -18,9 +18,8 @@ NUM_TOKENS, SIZE = 4, 8
 
 def build(**options):
     torch.manual_seed(0)
-    model = kyvo_model(
-        vocabulary=VOCABULARY, **TINY_SIZES, image_tokens=NUM_TOKENS, image_size=SIZE, **options
-    )
+    image_input = {"num_tokens": NUM_TOKENS, "image_size": SIZE, **options}
+    model = kyvo_model(vocabulary=VOCABULARY, **TINY_SIZES, image_input=image_input)
     model.tok_embeddings.set_codebook(torch.randn(512, TINY_SIZES["codebook_dim"]))
     return model.eval()
 
@@ -66,7 +65,7 @@ def test_a_prefix_longer_than_the_batch_is_no_prefix():
 
 @torch.no_grad()
 def test_pixels_take_the_place_of_codes():
-    model, ids_BL, pixels = build(image_input="pixels"), prompts(), images()
+    model, ids_BL, pixels = build(kind="pixels"), prompts(), images()
     logits = model(ids_BL, pixels_BHWC=pixels)
     other_ids, other_pixels = ids_BL.clone(), images(3)
     other_ids[:2, 2 : 2 + NUM_TOKENS] = VOCABULARY.image.start
@@ -79,7 +78,7 @@ def test_pixels_take_the_place_of_codes():
 
 @torch.no_grad()
 def test_the_stem_is_its_convolutions_in_raster_order():
-    model, pixels = build(image_input="pixels", image_channels=8), images()
+    model, pixels = build(kind="pixels", channels=8), images()
     weights = dict(model.image_input.named_parameters())
     x = to_model_range(pixels)
     x = F.gelu(F.conv2d(x, *convolution(weights, 0), stride=2, padding=2))
@@ -99,7 +98,7 @@ def convolution(weights, layer):
 
 @torch.no_grad()
 def test_a_grid_adds_convolved_code_vectors():
-    model, ids_BL = build(image_input="grid"), prompts()
+    model, ids_BL = build(kind="grid"), prompts()
     codes = ids_BL[:2, 2 : 2 + NUM_TOKENS] - VOCABULARY.image.start
     vectors = model.tok_embeddings.vqgan_codebook.weight[codes].view(2, 2, 2, -1)
     expected = model.image_input.encoder(vectors.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -113,7 +112,7 @@ def test_a_grid_adds_convolved_code_vectors():
 @torch.no_grad()
 @pytest.mark.parametrize("is_prefix", [False, True])
 def test_the_first_token_sees_the_whole_image_with_a_prefix_only(is_prefix):
-    model, ids_BL = build(prefix_attention=is_prefix), prompts()
+    model, ids_BL = build(prefix=is_prefix), prompts()
     other = ids_BL.clone()
     other[:, 1 + NUM_TOKENS] = VOCABULARY.image.start + 7
     changed = (model(other) - model(ids_BL)).abs().amax(-1)
@@ -126,14 +125,14 @@ def test_positions_tell_tokens_of_one_code_apart():
     ids_BL = prompts()
     ids_BL[:, 2 : 2 + NUM_TOKENS] = VOCABULARY.image.start
     for has_positions in (False, True):
-        model = build(image_positions=has_positions, prefix_attention=True)
+        model = build(positions=has_positions, prefix=True)
         h = model.image_input(model.tok_embeddings(ids_BL), ids_BL, model.tok_embeddings)
         tokens = h[0, 2 : 2 + NUM_TOKENS]
         assert len(tokens.unique(dim=0)) == (NUM_TOKENS if has_positions else 1)
 
 
 def test_every_weight_learns():
-    model = build(image_input="pixels", image_positions=True, prefix_attention=True)
+    model = build(kind="pixels", positions=True, prefix=True)
     model(prompts(), pixels_BHWC=images()).square().sum().backward()
     for name, parameter in model.image_input.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
@@ -148,11 +147,12 @@ def test_the_papers_way_has_no_part_for_images():
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"image_input": "grid", "image_tokens": 5}, "square"),
-        ({"prefix_attention": True, "image_tokens": 0}, "square"),
-        ({"image_input": "pixels", "image_size": 10}, "pixels a token"),
+        ({"kind": "grid", "num_tokens": 5}, "square"),
+        ({"prefix": True, "num_tokens": 0}, "square"),
+        ({"kind": "pixels", "image_size": 10}, "pixels a token"),
+        ({"kind": "pixel"}, "expected codes, grid, pixels"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(options, word):
     with pytest.raises(InputError, match=word):
-        kyvo_model(**{"vocabulary": VOCABULARY, **TINY_SIZES, "image_tokens": 4, **options})
+        build(**options)
