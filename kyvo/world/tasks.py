@@ -110,8 +110,7 @@ def _draw_questions(
 ) -> list[Item]:
     scenes = complete_scenes(sample_scenes(indices, split, seed, options), options)
     return [
-        _question(scene, Random(f"{seed}/{split}/{scene.image_index}/question"))
-        for scene in scenes
+        _question(scene, Random(f"{seed}/{split}/{scene.image_index}/question")) for scene in scenes
     ]
 
 

@@ -145,7 +145,9 @@ class Template:
     @cached_property
     def texts(self) -> frozenset[str]:
         """The functions and values of the program, in which slots may be."""
-        return frozenset(text for call in _calls(self.program) for text in (call.function, call.value))
+        return frozenset(
+            text for call in _calls(self.program) for text in (call.function, call.value)
+        )
 
     @cached_property
     def groups(self) -> tuple[Described, ...]:
