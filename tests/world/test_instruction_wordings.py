@@ -23,7 +23,7 @@ FILLERS = {
 @pytest.fixture(scope="module")
 def texts() -> dict[str, list[str]]:
     return {
-        kind: [sample_edit(i, "train", kind, 9, OPTIONS).instruction for i in range(300)]
+        kind: [sample_edit(i, "train", kind, 9, OPTIONS).instruction for i in range(600)]
         for kind in KINDS
     }
 

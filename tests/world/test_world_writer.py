@@ -47,15 +47,15 @@ def test_other_tasks_too_are_the_same_however_they_are_made(tmp_path: Path, task
     scenes = scene_options(task, min_objects=3, max_objects=5, height=16, width=16)
     options = WorldOptions(scenes, samples_per_pixel=1, seed=4, task=task)
     for name, workers, batch_size in (("a", 0, 1), ("b", 2, 3)):
-        write_world(tmp_path / name, {"test": 4}, options, workers=workers, batch_size=batch_size)
+        write_world(tmp_path / name, {"test": 7}, options, workers=workers, batch_size=batch_size)
     first = contents(tmp_path / "a")
     assert first == contents(tmp_path / "b")
     files = {"instructions": 5, "questions": 3, "objaworld": 2}[task]
-    assert len(first) == 1 + 4 * files
-    lost = [name for name in first if name != "world.json"][::5]
+    assert len(first) == 1 + 7 * files
+    lost = [name for name in first if name != "world.json"][::6]
     for name in lost:
         (tmp_path / "a" / name).unlink()
-    write_world(tmp_path / "a", {"test": 4}, options)
+    write_world(tmp_path / "a", {"test": 7}, options)
     assert contents(tmp_path / "a") == first
 
 

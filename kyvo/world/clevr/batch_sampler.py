@@ -16,21 +16,29 @@ many. Lengths are metres, angles radians.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from kyvo.common.errors import InputError
 from kyvo.world.camera import DIRECTIONS, project_all
+from kyvo.world.clevr.descriptions import members
 from kyvo.world.clevr.sampler import (
     MAX_STARTS,
     MAX_TRIES,
     SceneOptions,
-    finish_scene,
+    image_filename,
     no_place_error,
 )
-from kyvo.world.clevr.scene import ATTRIBUTES, ClevrObject, ClevrScene
+from kyvo.world.clevr.scene import (
+    ATTRIBUTES,
+    RELATION_GAP,
+    RELATIONS,
+    ClevrObject,
+    ClevrScene,
+    Relationships,
+)
 from kyvo.world.constants import CAMERA, COLORS, LIGHTS, MATERIALS, SHAPES, SIZES, SUN
 from kyvo.world.json_values import Vector
 from kyvo.world.random_words import choices, key_of, uniforms, words
@@ -54,7 +62,7 @@ _NUMBERS = {name: {word: i for i, word in enumerate(words)} for name, words in A
 
 _STARTS = {"cpu": 1 << 14, "cuda": 1 << 14}
 """Starts that are tried together, at most: a step takes long enough to be worth its launch."""
-_FEWEST_STARTS = {"cpu": 1 << 11, "cuda": 1 << 13}
+_FEWEST_STARTS = {"cpu": 1 << 9, "cuda": 1 << 13}
 """Fewer scenes try several starts each: below this, a step costs the same for any number."""
 _TRIES = {"cpu": (5, 15, 30), "cuda": (MAX_TRIES,)}
 """Places of an object that are tried together, one block after the other."""
@@ -167,8 +175,54 @@ def complete_scenes(scenes: SceneTensors, options: SceneOptions) -> list[ClevrSc
     cameras = map(_vector, scenes.camera_3N.t().tolist())
     lights = (tuple(map(_vector, rows)) for rows in scenes.lights_3LN.permute(2, 1, 0).tolist())
     viewpoints = itertools.starmap(Viewpoints, zip(cameras, lights, strict=True))
-    columns = zip(scenes.index_N.tolist(), _object_lists(scenes, options), viewpoints, strict=True)
-    return [finish_scene(index, scenes.split, objects, views) for index, objects, views in columns]
+    indices, split = scenes.index_N.tolist(), scenes.split
+    names = [image_filename(split, index) for index in indices]
+    columns = (_object_lists(scenes, options), viewpoints, indices, names, _relationships(scenes))
+    return [
+        ClevrScene(objects, views, split, index, name, relationships)
+        for objects, views, index, name, relationships in zip(*columns, strict=True)
+    ]
+
+
+def finish_scenes(scenes: Sequence[ClevrScene], options: SceneOptions) -> list[ClevrScene]:
+    """Return scenes of one split with the pixels and relationships that follow from the rest."""
+    tensors = tensors_of(scenes, "")
+    columns = zip(scenes, _pixels(tensors, options), _relationships(tensors), strict=True)
+    return [
+        replace(
+            scene,
+            objects=tuple(
+                [
+                    item if item.pixel == pixel else replace(item, pixel=pixel)
+                    for item, pixel in zip(scene.objects, pixels, strict=False)
+                ]
+            ),
+            relationships=relationships,
+        )
+        for scene, pixels, relationships in columns
+    ]
+
+
+def _pixels(scenes: SceneTensors, options: SceneOptions) -> list[list[tuple[int, int, float]]]:
+    """Return where the image of each scene shows the centres of its objects and of padding."""
+    position_NK3 = torch.stack([*scenes.place_2KN, scenes.radius_KN]).permute(2, 1, 0)
+    camera_N3 = scenes.camera_3N.t()
+    return project_all(camera_N3.numpy(), position_NK3.numpy(), options.height, options.width)
+
+
+def _relationships(scenes: SceneTensors) -> Iterator[Relationships]:
+    """Yield what ``find_relationships`` says of each scene."""
+    x_KKN, y_KKN = scenes.place_2KN[:, None] - scenes.place_2KN[:, :, None]
+    is_object_KN = scenes.is_object_KN
+    bit_K1 = 1 << _column(len(is_object_KN), is_object_KN.device)
+    columns = []
+    for name in RELATIONS:
+        along_x, along_y, _ = DIRECTIONS[name]
+        is_there_KKN = (x_KKN * along_x + y_KKN * along_y > RELATION_GAP) & is_object_KN
+        columns.append((is_there_KKN * bit_K1).sum(1).t().tolist())
+    for count, *rows in zip(scenes.count_N.tolist(), *columns, strict=True):
+        each = zip(RELATIONS, rows, strict=True)
+        yield {name: tuple(map(members, row[:count])) for name, row in each}
 
 
 def tensors_of(scenes: Sequence[ClevrScene], split: str) -> SceneTensors:
@@ -184,15 +238,16 @@ def tensors_of(scenes: Sequence[ClevrScene], split: str) -> SceneTensors:
     numbers_4KN = torch.tensor(numbers, dtype=torch.int64).view(*shape, 4).permute(2, 1, 0)
     places_3KN = torch.tensor(places, dtype=torch.float64).view(*shape, 3).permute(2, 1, 0)
     views = [(scene.viewpoints.camera, *scene.viewpoints.lights) for scene in scenes]
-    views_3VN = torch.tensor(views, dtype=torch.float64).view(len(scenes), -1, 3).permute(2, 1, 0)
-    return SceneTensors(
-        split,
+    views_NV3 = torch.tensor(views, dtype=torch.float64).view(len(scenes), 1 + len(LIGHTS), 3)
+    views_3VN = views_NV3.permute(2, 1, 0)
+    tensors = (
         torch.tensor([scene.image_index for scene in scenes]),
         torch.tensor([len(scene.objects) for scene in scenes]),
         *numbers_4KN,
         *(places_3KN[:2], places_3KN[2]),
         *(views_3VN[:, 0], views_3VN[:, 1:]),
     )
+    return SceneTensors(split, *tensors)
 
 
 def _numbers_of(item: ClevrObject) -> tuple[int, ...]:
@@ -234,11 +289,10 @@ def _object_lists(scenes: SceneTensors, options: SceneOptions) -> Iterator[tuple
         for name, words in ATTRIBUTES.items()
     ]
     position_NK3 = torch.stack([*scenes.place_2KN, scenes.radius_KN]).permute(2, 1, 0)
-    camera_N3, size = scenes.camera_3N.t().numpy(), (options.height, options.width)
     columns += [
         [list(map(tuple, rows)) for rows in position_NK3.tolist()],
         scenes.rotation_KN.t().tolist(),
-        project_all(camera_N3, position_NK3.numpy(), *size),
+        _pixels(scenes, options),
     ]
     for count, *values in zip(scenes.count_N.tolist(), *columns, strict=True):
         rows = itertools.islice(zip(*values, strict=True), count)

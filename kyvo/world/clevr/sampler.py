@@ -127,18 +127,17 @@ def complete_scene(
 ) -> ClevrScene:
     """Return the scene of these objects with everything that follows from them."""
     size = (options.height, options.width)
-    seen = (
-        replace(item, pixel=project(viewpoints.camera, item.position, *size)) for item in objects
+    return ClevrScene(
+        tuple(
+            replace(item, pixel=project(viewpoints.camera, item.position, *size))
+            for item in objects
+        ),
+        viewpoints,
+        split,
+        index,
+        image_filename(split, index),
+        find_relationships(objects),
     )
-    return finish_scene(index, split, tuple(seen), viewpoints)
-
-
-def finish_scene(
-    index: int, split: str, objects: tuple[ClevrObject, ...], viewpoints: Viewpoints
-) -> ClevrScene:
-    """Return the scene of these objects, whose pixels are known."""
-    name = image_filename(split, index)
-    return ClevrScene(objects, viewpoints, split, index, name, find_relationships(objects))
 
 
 def image_filename(split: str, index: int) -> str:

@@ -3,6 +3,7 @@
 The kinds are those of the paper. Lengths are metres on the ground, angles degrees.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -10,13 +11,18 @@ from random import Random
 from typing import Any
 
 from kyvo.common.errors import InputError
-from kyvo.world.camera import DIRECTIONS, project
-from kyvo.world.clevr.batch_sampler import complete_scenes, sample_scenes, show_all
+from kyvo.world.camera import DIRECTIONS
+from kyvo.world.clevr.batch_sampler import (
+    complete_scenes,
+    finish_scenes,
+    sample_scenes,
+    show_all,
+)
 from kyvo.world.clevr.placement import Footprint, may_be_placed
 from kyvo.world.clevr.sampler import (
     MAX_TRIES,
     SceneOptions,
-    finish_scene,
+    complete_scene,
     sample_scene,
     shows_all,
 )
@@ -29,7 +35,7 @@ from kyvo.world.clevr.scene import (
 )
 from kyvo.world.constants import SIZES
 from kyvo.world.instructions import wordings
-from kyvo.world.instructions.references import Reference, draw_plain, draw_related
+from kyvo.world.instructions.references import Names, Reference, draw_plain, draw_related
 from kyvo.world.json_values import Vector
 from kyvo.world.random_words import key_of
 
@@ -117,14 +123,12 @@ class _Sector:
     lengths: tuple[float, float]
     angles: tuple[float, float]
 
-    def draw(self, random: Random, start: Sequence[float]) -> tuple[float, float]:
+    def draw(self, random: Random, start: Vector) -> tuple[float, float]:
         length, angle = random.uniform(*self.lengths), math.radians(random.uniform(*self.angles))
         ahead, sideways = length * math.cos(angle), length * math.sin(angle)
-        (ahead_x, ahead_y, _), (side_x, side_y, _) = (
-            DIRECTIONS[self.ahead],
-            DIRECTIONS[self.sideways],
-        )
-        x, y, *_ = start
+        ahead_x, ahead_y, _ = DIRECTIONS[self.ahead]
+        side_x, side_y, _ = DIRECTIONS[self.sideways]
+        x, y, _ = start
         return x + ahead * ahead_x + sideways * side_x, y + ahead * ahead_y + sideways * side_y
 
 
@@ -197,13 +201,13 @@ def edit_scenes(
     waiting = list(range(len(scenes)))
     while waiting:
         tried = [(i, draft) for i in waiting if (draft := next(drafts[i], None))]
-        targets = [ClevrScene(draft.objects, scenes[i].viewpoints) for i, draft in tried]
-        waiting = []
-        for (i, draft), shown in zip(tried, show_all(targets, options), strict=True):
-            if shown:
-                edits[i] = _finish(kinds[i], scenes[i], draft, options)
-            else:
-                waiting.append(i)
+        targets = [replace(scenes[i], objects=draft.objects) for i, draft in tried]
+        shown = show_all(targets, options)
+        finished = iter(finish_scenes([*itertools.compress(targets, shown)], options))
+        for i, draft in itertools.compress(tried, shown):
+            source, target = scenes[i], next(finished)
+            edits[i] = Edit(kinds[i], source, target, draft.instruction, draft.change)
+        waiting = [i for (i, _), is_shown in zip(tried, shown, strict=True) if not is_shown]
     return edits
 
 
@@ -237,7 +241,10 @@ def edit_scene(scene: ClevrScene, kind: str, random: Random, options: SceneOptio
     """
     for draft in _drafts(scene, kind, random, options):
         if shows_all(ClevrScene(draft.objects, scene.viewpoints), options):
-            return _finish(kind, scene, draft, options)
+            target = complete_scene(
+                scene.image_index, scene.split, draft.objects, scene.viewpoints, options
+            )
+            return Edit(kind, scene, target, draft.instruction, draft.change)
     return None
 
 
@@ -248,22 +255,11 @@ def _drafts(
     if kind not in _DRAFTERS:
         raise InputError(f"kind of edit {kind!r}: expected one of {', '.join(KINDS)}.")
     draw_reference, draft_edit = _DRAFTERS[kind]
+    names = Names(scene)
     for _ in range(MAX_DRAFTS):
-        reference = draw_reference(random, scene)
+        reference = draw_reference(random, names)
         if reference and (draft := draft_edit(random, scene, reference, options)):
             yield draft
-
-
-def _finish(kind: str, source: ClevrScene, draft: _Draft, options: SceneOptions) -> Edit:
-    """Return the edit with its whole target, in whose image the objects kept are where they were."""
-    kept = set(map(id, source.objects))
-    camera, size = source.viewpoints.camera, (options.height, options.width)
-    objects = tuple(
-        item if id(item) in kept else replace(item, pixel=project(camera, item.position, *size))
-        for item in draft.objects
-    )
-    target = finish_scene(source.image_index, source.split, objects, source.viewpoints)
-    return Edit(kind, source, target, draft.instruction, draft.change)
 
 
 def _restyle(
@@ -345,7 +341,7 @@ def _remove(
 
 
 _Drafter = tuple[
-    Callable[[Random, ClevrScene], Reference | None],
+    Callable[[Random, Names], Reference | None],
     Callable[[Random, ClevrScene, Reference, SceneOptions], _Draft | None],
 ]
 _DRAFTERS: dict[str, _Drafter] = {

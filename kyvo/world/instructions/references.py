@@ -7,6 +7,7 @@ front and behind mean what the scene's relationships say.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 
 from kyvo.world.clevr.descriptions import FORMS, Form, Objects, find_alike, set_of
@@ -30,50 +31,60 @@ class Reference:
     anchor: "Reference | None" = None
 
 
-def draw_plain(random: Random, scene: ClevrScene) -> Reference | None:
+class Names:
+    """What could name the objects of a scene, each found when it is first needed."""
+
+    def __init__(self, scene: ClevrScene) -> None:
+        self._scene = scene
+
+    @cached_property
+    def alike(self) -> tuple[tuple[Objects, ...], ...]:
+        """Of each object those that share the attributes of each of FORMS with it."""
+        objects = self._scene.objects
+        return find_alike({name: [item.words[name] for item in objects] for name in ATTRIBUTES})
+
+    @cached_property
+    def forms(self) -> list[list[Form]]:
+        """The sets of attributes of each object that no other object shares."""
+        return [
+            [form for form, objects in zip(FORMS, sets, strict=True) if objects == 1 << index]
+            for index, sets in enumerate(self.alike)
+        ]
+
+    @cached_property
+    def places(self) -> list[tuple[str, int, Objects]]:
+        """Each relation and anchor that attributes name, with the objects that are there."""
+        relationships = self._scene.relationships
+        assert relationships is not None, "a scene to refer to has its relationships"
+        return [
+            (relation, anchor, set_of(relationships[relation][anchor]))
+            for relation in RELATIONS
+            for anchor, forms in enumerate(self.forms)
+            if forms
+        ]
+
+
+def draw_plain(random: Random, names: Names) -> Reference | None:
     """Return an object that its own attributes name, any number of them; None if none has any."""
-    alike = _alike(scene)
-    for index in random.sample(range(len(alike)), len(alike)):
-        if forms := _naming(alike[index], index):
+    num_objects = len(names.forms)
+    for index in random.sample(range(num_objects), num_objects):
+        if forms := names.forms[index]:
             return Reference(index, _any_length(random, forms))
     return None
 
 
-def draw_related(random: Random, scene: ClevrScene) -> Reference | None:
+def draw_related(random: Random, names: Names) -> Reference | None:
     """Return an object that attributes name only together with a relation; None if none has any."""
-    alike = _alike(scene)
-    naming = [_naming(sets, index) for index, sets in enumerate(alike)]
-    places = _places(scene, [index for index, forms in enumerate(naming) if forms])
-    for index in random.sample(range(len(alike)), len(alike)):
-        ways = {objects: _relations(objects, index, places) for objects in {*alike[index]}}
-        forms = [form for form, same in zip(FORMS, alike[index], strict=True) if ways[same]]
-        if forms:
+    num_objects = len(names.forms)
+    for index in random.sample(range(num_objects), num_objects):
+        alike = dict(zip(FORMS, names.alike[index], strict=True))
+        ways = {objects: _relations(objects, index, names.places) for objects in {*alike.values()}}
+        if forms := [form for form, objects in alike.items() if ways[objects]]:
             form = _any_length(random, forms)
-            relation, anchor = random.choice(ways[alike[index][FORMS.index(form)]])
-            anchor_words = _any_length(random, naming[anchor])
+            relation, anchor = random.choice(ways[alike[form]])
+            anchor_words = _any_length(random, names.forms[anchor])
             return Reference(index, form, relation, Reference(anchor, anchor_words))
     return None
-
-
-def _alike(scene: ClevrScene) -> tuple[tuple[Objects, ...], ...]:
-    """Return of each object those that share the attributes of each of FORMS with it."""
-    return find_alike({name: [item.words[name] for item in scene.objects] for name in ATTRIBUTES})
-
-
-def _naming(alike: Sequence[Objects], index: int) -> list[Form]:
-    """Return the sets of attributes that no other object shares."""
-    return [form for form, objects in zip(FORMS, alike, strict=True) if objects == 1 << index]
-
-
-def _places(scene: ClevrScene, anchors: Sequence[int]) -> list[tuple[str, int, Objects]]:
-    """Return each relation and anchor, with the objects that are there."""
-    relationships = scene.relationships
-    assert relationships is not None, "a scene to refer to has its relationships"
-    return [
-        (relation, anchor, set_of(relationships[relation][anchor]))
-        for relation in RELATIONS
-        for anchor in anchors
-    ]
 
 
 def _relations(

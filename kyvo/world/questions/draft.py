@@ -4,7 +4,7 @@ A template grows into a program step by step, each executed at once, so that eve
 among those that keep the question valid.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -134,7 +134,9 @@ class Draft:
         """
         function = part.function
         if function == "unique":
-            return self._describe_one(part.inputs[0]), ()
+            (described,) = part.inputs
+            assert isinstance(described, Described)
+            return self._describe_one(described), ()
         inputs = [
             self._describe_some(child) if isinstance(child, Described) else self._call(child)
             for child in part.inputs
@@ -163,6 +165,7 @@ class Draft:
     def _candidates(self, part: Described) -> tuple[Objects, tuple[Objects, ...]]:
         """The objects that a description chooses from, as ``_call`` gives them."""
         source = part.source
+        assert isinstance(source, Call)
         return (self._facts.everything, ()) if source is SCENE else self._call(source)
 
     def _describe_one(self, part: Described) -> int:
@@ -174,13 +177,16 @@ class Draft:
         _refuse(not targets)
         target = self._random.choice(members(targets))
         alike, wanted = self._facts.alike[target], 1 << target
-        for form in sorted(self.shape.open_forms[part.slot], key=lambda _: draw()):
-            described = alike[form]
-            if described & candidates == wanted and _needs_all(described, wanted, lesser):
-                self._named |= wanted
-                self.words[part.slot] = self._words_of(target, FORMS[form])
-                return target
-        raise DeadEnd
+        forms = self.shape.open_forms[part.slot]
+        # Every form draws a number, and of those that name the target the least wins.
+        drawn = zip([draw() for _ in forms], forms, strict=True)
+        good = [each for each in drawn if alike[each[1]] & candidates == wanted]
+        if lesser:
+            good = [each for each in good if _needs_all(alike[each[1]], wanted, lesser)]
+        _refuse(not good)
+        self._named |= wanted
+        self.words[part.slot] = self._words_of(target, FORMS[min(good)[1]])
+        return target
 
     def _describe_some(self, part: Described) -> tuple[Objects, tuple[Objects, ...]]:
         """Describe a group: as some object is, or by words that need not occur together.
@@ -196,28 +202,22 @@ class Draft:
         if not lesser:
             drawn = [self._any_words(FORMS[form]) for _ in options]
             options += [(words, facts.described(words)) for words in drawn]
-        is_right = self._check_of(part)
-        good = [
-            option
-            for option in options
-            if _needs_all(option[1], fits := option[1] & candidates, lesser) and is_right(fits)
-        ]
+        good = options
+        if lesser:
+            good = [each for each in good if _needs_all(each[1], each[1] & candidates, lesser)]
+        if part is self.template.last:
+            right = self._gives_wanted({described & candidates for _, described in good})
+            good = [each for each in good if each[1] & candidates in right]
         _refuse(not good)
         chosen, described = self._random.choice(good)
         words = self._words_of(chosen, FORMS[form]) if isinstance(chosen, int) else chosen
         self.words[part.slot] = words
         return described & candidates, tuple([described & less for less in lesser])
 
-    def _check_of(self, part: Described) -> Callable[[Objects], bool]:
-        """Whether a group gives the wanted answer, if the group alone decides that."""
-        if part is not self.template.last:
-            return lambda fits: True
-        answer, facts, wanted = (
-            FUNCTIONS[self.template.program.function].call,
-            self._facts,
-            self._wanted,
-        )
-        return cache(lambda fits: as_text(answer(facts, "", fits)) == wanted)
+    def _gives_wanted(self, groups: set[Objects]) -> set[Objects]:
+        """Those of the groups that give the wanted answer."""
+        answer, facts = FUNCTIONS[self.template.program.function].call, self._facts
+        return {fits for fits in groups if as_text(answer(facts, "", fits)) == self._wanted}
 
     def _any_words(self, form: Form) -> Words:
         return {attribute: self._random.choice(ATTRIBUTES[attribute]) for attribute in form}
@@ -229,7 +229,7 @@ class Draft:
 
 def _needs_all(described: Objects, fits: Objects, lesser: tuple[Objects, ...]) -> bool:
     """Whether the words fit other objects than these if less is said."""
-    return not lesser or fits not in [described & less for less in lesser]
+    return fits not in [described & less for less in lesser]
 
 
 def _refuse(is_bad: bool) -> None:
