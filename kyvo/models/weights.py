@@ -4,6 +4,7 @@ In memory a model has torchtune's parameter names; the released layout has Meta'
 module knows both.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -21,16 +22,22 @@ from kyvo.models.llama import KyvoModel
 
 LmHeadInit = Literal["llama", "random"]
 _EMBEDDING = "tok_embeddings."
+# Llama has no name for these: the mixed embedding, the way in of images, norms of queries and keys.
+_OWN_NAME = re.compile(r"tok_embeddings\.|image_input\.|layers\.\d+\.attn\.[qk]_norm\.")
 _META_FILE = "consolidated.00.pth"
 _HF_FILE, _HF_INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def released_state_dict(model: KyvoModel) -> dict[str, Tensor]:
     """The model's weights under the names of the released Kyvo checkpoints."""
-    own = {k: v.detach() for k, v in model.state_dict().items()}
-    embedding = {k: v for k, v in own.items() if k.startswith(_EMBEDDING)}
-    body = {k: v for k, v in own.items() if not k.startswith(_EMBEDDING)}
-    return embedding | tune_to_meta(body)
+    kept, body = _split({k: v.detach() for k, v in model.state_dict().items()})
+    return kept | tune_to_meta(body)
+
+
+def _split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights that have one name everywhere, and those of Llama's body."""
+    kept = {k: v for k, v in state.items() if _OWN_NAME.match(k)}
+    return kept, {k: v for k, v in state.items() if k not in kept}
 
 
 def load_released(model: KyvoModel, path: Path) -> None:
@@ -47,9 +54,8 @@ def load_released(model: KyvoModel, path: Path) -> None:
 
 def load_released_state(model: KyvoModel, state: Mapping[str, Tensor], where: str) -> None:
     """``load_released`` from weights in memory; ``where`` names them in errors."""
-    embedding = {k: v for k, v in state.items() if k.startswith(_EMBEDDING)}
-    body = {k: v for k, v in state.items() if not k.startswith(_EMBEDDING)}
-    _load(model, embedding | _from_meta(body, where), where, required=set(model.state_dict()))
+    kept, body = _split(state)
+    _load(model, kept | _from_meta(body, where), where, required=set(model.state_dict()))
 
 
 def load_llama(model: KyvoModel, path: Path, lm_head_init: LmHeadInit = "llama") -> None:

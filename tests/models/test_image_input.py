@@ -7,7 +7,7 @@ from kyvo_stand_ins import TINY_SIZES
 
 from kyvo.common.errors import InputError
 from kyvo.images.preprocessing import to_model_range
-from kyvo.models import kyvo_model
+from kyvo.models import kyvo_model, load_released_state, released_state_dict
 from kyvo.models.llama import Prefix, prefix_attention
 from kyvo.tokens.vocabulary import get_vocabulary
 
@@ -156,3 +156,19 @@ def test_the_papers_way_has_no_part_for_images():
 def test_numbers_that_do_not_fit_are_refused(options, word):
     with pytest.raises(InputError, match=word):
         build(**options)
+
+
+def test_weights_go_out_and_come_back():
+    """Those that Llama has no name for keep their own."""
+    options = {"kind": "pixels", "positions": True}
+    model = build(**options)
+    state = released_state_dict(model)
+    assert {k for k in state if k.startswith("image_input.")} == {
+        f"image_input.{name}" for name, _ in model.image_input.named_parameters()
+    }
+    other = build(**options)
+    for parameter in other.parameters():
+        parameter.data.zero_()
+    load_released_state(other, state, "test")
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
