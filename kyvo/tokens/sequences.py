@@ -9,7 +9,7 @@ A (answer), for example ``I+3+T-I+3``.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -43,6 +43,14 @@ class Segment:
     def source_name(self) -> str:
         """The data set's name for it, such as ``image_source``."""
         return f"{self.modality}_{self.side}"
+
+
+SOURCE_NAMES = frozenset(
+    Segment(modality, side).source_name
+    for modality in get_args(Modality)
+    for side in get_args(Side)
+)
+"""The data set's names for all files that a task may read."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from kyvo.images.codebook import load_codebook
 from kyvo.models import KyvoModel, find_llama, find_weights, load_llama, load_released
 from kyvo.models.description import ModelDescription, describe_model
 from kyvo.scenes import get_schema
+from kyvo.tokens.sequences import SOURCE_NAMES
 from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training.config import TrainingConfig
 from kyvo.training.runtime import weight_dtype
@@ -135,13 +136,21 @@ def build_optimizer(config: TrainingConfig, parameters: dict[str, nn.Parameter])
     return optimizer
 
 
-def fingerprint(config: TrainingConfig, num_samples: int) -> dict[str, str]:
-    """What a resumed run must share with the run that it goes on with."""
+def fingerprint(config: TrainingConfig, dataset: KyvoDataset) -> dict[str, str]:
+    """What a resumed run must share with the run that it goes on with.
+
+    Files are in it by what they hold, not by where they are.
+    """
+    paths = {segment.source_name: store.path for segment, store in dataset.stores.items()}
+    options = {
+        name: value for name, value in config.dataset.arguments.items() if name not in SOURCE_NAMES
+    }
     return {
         "vocabulary": config.vocabulary,
         "model": f"{config.model.path} {dict(config.model.arguments)}",
-        "dataset": f"{dict(config.dataset.arguments)}",
-        "samples": str(num_samples),
+        "dataset": f"{options}",
+        **{f"dataset.{name}": file_hash(path)[:16] for name, path in sorted(paths.items())},
+        "samples": str(len(dataset)),
         "codebook": file_hash(config.codebook)[:16],
         "optimizer": f"{config.optimizer.path} {dict(config.optimizer.arguments)}",
         "lr_scheduler": f"{config.lr_scheduler}",
