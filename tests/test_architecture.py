@@ -64,7 +64,7 @@ MAX_FILE, MAX_FUNCTION, MAX_TRAINING_LOOP, MAX_COLUMNS = 600, 60, 120, 100
 def for_each(files: Sequence[Path]) -> Callable[[Callable[[Path], None]], Callable[[], None]]:
     """Make a rule of one file a test of all ``files``, which lists those that break it.
 
-    As a test of each rule and file, they were two thousand, most of the time of a quick run.
+    As a test of each rule and file they were two thousand, whose overhead was most of their time.
     """
 
     def as_test(rule: Callable[[Path], None]) -> Callable[[], None]:
