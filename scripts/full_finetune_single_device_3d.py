@@ -83,7 +83,7 @@ class FullFinetuneRecipeSingleDevice3D:
             else None
         )
         self.description_files = description_files(describe_run(config, self.dataset))
-        self.fingerprint = fingerprint(config, len(self.dataset))
+        self.fingerprint = fingerprint(config, self.dataset)
         self.meter = StepMeter(self.total_steps, self.step)
         self.grad_check = NonFiniteGradCheck()
         self._resume()

@@ -5,6 +5,7 @@ Shapes: B samples, L positions (each predicts the next token), N labelled positi
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -134,6 +135,9 @@ class BatchSource(Protocol):
     @property
     def length_range(self) -> tuple[int, int]:
         """Tokens of the shortest and the longest sample."""
+
+    def files(self) -> Mapping[str, Path]:
+        """The files that samples are made of, by the argument of the config that names them."""
 
     def codebooks(self) -> Mapping[str, str | None]:
         """SHA-256 of the codebook that image codes are of, None: not known, by where they are."""

@@ -93,6 +93,10 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
         images = [store for segment, store in self.stores.items() if segment.modality == "image"]
         return int(images[0].lengths[0]) if images else 0
 
+    def files(self) -> dict[str, Path]:
+        """The files of tokens, by the argument that names them."""
+        return {segment.source_name: store.path for segment, store in self.stores.items()}
+
     def codebooks(self) -> dict[str, str | None]:
         """SHA-256 of the codebook that image codes are of, as recorded, by their file.
 

@@ -15,7 +15,7 @@ from kyvo.common.config import Component, From, build_config
 from kyvo.common.errors import InputError
 from kyvo.common.files import file_hash, read_json, require_file
 from kyvo.common.weight_files import check_weights, read_safetensors
-from kyvo.images.checkpoint import load_vqgan
+from kyvo.images.checkpoint import RUN_WEIGHTS, load_vqgan
 from kyvo.images.codebook import codebook_hash, load_codebook
 from kyvo.images.embedding_files import find_vqgan
 from kyvo.images.vqgan import VQGAN, VQGANConfig
@@ -31,7 +31,6 @@ IMAGE_TOKENIZER = "image_tokenizer.safetensors"
 TEXT_TOKENIZER = "text_tokenizer.json"
 # What makes no id mean something else, and no weight be used in another way.
 _TRAINING_ONLY = {"initial_std", "head_number_scale", "train_text_embedding", "max_seq_len"}
-_RUN_WEIGHTS = "checkpoints/last.ckpt"
 _MOST_COPIED_BYTES = 16 << 20
 
 
@@ -281,10 +280,10 @@ def open_codec(description: ModelDescription) -> SceneCodec:
 
 
 def _describe_image_tokenizer(folder: Path) -> ImageTokenizerFiles | None:
-    if len(list(folder.glob(f"**/{_RUN_WEIGHTS}"))) != 1:
+    if len(list(folder.glob(f"**/{RUN_WEIGHTS}"))) != 1:
         return None
     run = find_vqgan(folder)
-    weights = run / _RUN_WEIGHTS
+    weights = run / RUN_WEIGHTS
     is_small = weights.stat().st_size <= _MOST_COPIED_BYTES
     config = load_vqgan(run).config if is_small else None
     return ImageTokenizerFiles(run, file_hash(weights), config)
@@ -292,7 +291,7 @@ def _describe_image_tokenizer(folder: Path) -> ImageTokenizerFiles | None:
 
 def _load_vqgan(image: ImageTokenizerFiles) -> VQGAN:
     if image.config is None or image.path.is_dir():
-        _unchanged(image.path / _RUN_WEIGHTS, image.sha256)
+        _unchanged(image.path / RUN_WEIGHTS, image.sha256)
         return load_vqgan(image.path)
     model = VQGAN(image.config)
     weights = read_safetensors(image.path, "image tokenizer")

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from kyvo.common.errors import InputError
 from kyvo.common.workers import leave_signals_to_parent
 from kyvo.data.batches import Batch, BatchSettings, collate, length_buckets, map_tensors
-from kyvo.images.checkpoint import load_vqgan
+from kyvo.images.checkpoint import RUN_WEIGHTS, load_vqgan
 from kyvo.images.codebook import codebook_hash
 from kyvo.images.codec import ImageCodec
 from kyvo.prepare.tokenization import ObjectOrder, in_order
@@ -177,6 +177,10 @@ class WorldStream:
     def codes_per_image(self) -> int:
         """Image codes of every image; 0 where no task has one."""
         return self.maker.codes_per_image
+
+    def files(self) -> dict[str, Path]:
+        """The weights of the VQGAN, where codes are made."""
+        return {"vqgan": self._vqgan / RUN_WEIGHTS} if self._vqgan is not None else {}
 
     def codebooks(self) -> dict[str, str | None]:
         """SHA-256 of the VQGAN's codebook."""

@@ -152,13 +152,19 @@ def build_soft_numbers(config: TrainingConfig, device: torch.device) -> SoftNumb
     return SoftNumbers(get_vocabulary(config.vocabulary), sigma, device) if sigma else None
 
 
-def fingerprint(config: TrainingConfig, num_samples: int) -> dict[str, str]:
-    """What a resumed run must share with the run that it goes on with."""
+def fingerprint(config: TrainingConfig, dataset: BatchSource) -> dict[str, str]:
+    """What a resumed run must share with the run that it goes on with.
+
+    Files are in it by what they hold, not by where they are.
+    """
+    files = dataset.files()
+    options = {k: v for k, v in config.dataset.arguments.items() if k not in files}
     return {
         "vocabulary": config.vocabulary,
         "model": f"{config.model.path} {dict(config.model.arguments)}",
-        "dataset": f"{dict(config.dataset.arguments)}",
-        "samples": str(num_samples),
+        "dataset": f"{options}",
+        **{f"dataset.{name}": file_hash(path)[:16] for name, path in sorted(files.items())},
+        "samples": str(len(dataset)),
         "codebook": file_hash(config.codebook)[:16],
         "optimizer": f"{config.optimizer.path} {dict(config.optimizer.arguments)}",
         "lr_scheduler": f"{config.lr_scheduler}",

@@ -282,6 +282,25 @@ def test_resume_with_another_batch_size_is_refused_with_both(root, straight, mon
     assert metrics(straight) == before
 
 
+def test_resuming_goes_by_what_the_data_are_and_not_by_where(
+    root, tmp_path, straight, monkeypatch, capsys
+):
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(root, data, ignore=shutil.ignore_patterns("straight*", ".kyvo-cache"))
+    shutil.copytree(straight, run)
+    before = metrics(straight)
+    train(root, run, f"data_root={data}")
+    assert metrics(run) == before
+    # As many scenes of the same keys, each another image's.
+    path = data / "three_d_source.json"
+    scenes = json.loads(path.read_text())
+    write_json(path, dict(zip(scenes, [*scenes.values()][::-1], strict=True)))
+    message = refusal(monkeypatch, capsys, root, f"output_dir={run}", f"data_root={data}")
+    assert "dataset.three_d_source: then '" in message
+    assert "dataset.image_source" not in message
+    assert metrics(run) == before
+
+
 def test_a_folder_with_checkpoints_is_not_started_over(root, straight, monkeypatch, capsys):
     message = refusal(monkeypatch, capsys, root, f"output_dir={straight}", "resume=never")
     assert "holds checkpoints" in message
