@@ -303,7 +303,7 @@ class KyvoModel(nn.Module):
         for index, layer in enumerate(self.layers):
             selected = selected_N if index == last else None
             if self.sizes_vary and reads_prompt:
-                _mark_dynamic(h_BLD, selected)
+                _mark_dynamic(h_BLD, selected, prefix)
             layer_cache = cache.layer(index) if cache is not None else None
             h_BLD = layer(h_BLD, selected, layer_cache, prefix)
         return self.norm(h_BLD)
@@ -336,8 +336,10 @@ def allow_graphs() -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
 
 
-def _mark_dynamic(h_BLD: Tensor, selected_N: Tensor | None) -> None:
+def _mark_dynamic(h_BLD: Tensor, selected_N: Tensor | None, prefix: Prefix | None) -> None:
     """Leave batch and length open, or the first batch's sizes would be compiled in."""
     torch._dynamo.maybe_mark_dynamic(h_BLD, [0, 1])
     if selected_N is not None:
         torch._dynamo.maybe_mark_dynamic(selected_N, 0)
+    if prefix is not None:
+        torch._dynamo.maybe_mark_dynamic(prefix.samples_B, 0)

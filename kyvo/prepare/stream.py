@@ -249,7 +249,8 @@ class WorldStream:
         if "_codec" not in self.__dict__:
             assert self._vqgan is not None, "world_stream asks for it"
             model = load_vqgan(self._vqgan)
-            self._codec = ImageCodec(model, device, _ENCODED_AT_ONCE, "auto")
+            compiled = device.type == "cuda"
+            self._codec = ImageCodec(model, device, _ENCODED_AT_ONCE, "auto", compiled)
         return self._codec
 
 
