@@ -11,6 +11,7 @@ codes of the batch: each is the address of its own code.
 Shapes: B samples, G images of a batch, c codes of an image, H and W pixels.
 """
 
+import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,8 +42,10 @@ from kyvo.world.render.tracer import render_batch
 
 Split = Literal["train", "val"]
 """Worlds on disk keep ``test``: a stream cannot draw it."""
-_POOL = 16
-"""Batches that are drawn together and sorted by length: padding nearly vanishes."""
+_DRAWN_TOGETHER = 2048
+"""Samples that a worker draws and sorts by length at a time: fewer cost more each, and pad more."""
+_NICENESS = 10
+"""Of workers: where cores are short, the training's own process comes first."""
 _ENCODED_AT_ONCE = 64
 _NUM_PROBED = 256
 
@@ -212,13 +215,13 @@ class WorldStream:
         loader = DataLoader(
             pools,
             batch_size=None,
-            sampler=range(first // _POOL, len(pools)),
+            sampler=range(first // pools.num_batches, len(pools)),
             num_workers=settings.num_workers,
-            worker_init_fn=leave_signals_to_parent,
+            worker_init_fn=_start_worker,
             generator=torch.Generator(),
         )
         batches = (batch for pool in loader for batch in pool)
-        for batch in islice(batches, first % _POOL, None):
+        for batch in islice(batches, first % pools.num_batches, None):
             # Arrays, unlike tensors, need no file of shared memory each to leave a worker.
             batch = map_tensors(batch, torch.from_numpy, np.ndarray)
             yield map_tensors(batch, Tensor.pin_memory) if settings.pin_memory else batch
@@ -266,15 +269,21 @@ class Frame:
         return render_batch(scenes, self.image_size, self.image_size, self.samples_per_pixel)
 
 
+def _start_worker(worker: int) -> None:
+    leave_signals_to_parent(worker)
+    os.nice(_NICENESS)
+
+
 class _Pools(Dataset[list[StreamBatch]]):
-    """Item p is the epoch's batches from number p times the pool's size on, as arrays."""
+    """Item p is the epoch's batches from number ``p * num_batches`` on, as arrays."""
 
     def __init__(
         self, maker: SampleMaker, num_samples: int, epoch: int, settings: BatchSettings
     ) -> None:
         self._maker, self._settings, self._epoch = maker, settings, epoch
         self._samples = range(epoch * num_samples, (epoch + 1) * num_samples)
-        self._at_once = _POOL * settings.batch_size
+        self.num_batches = max(1, _DRAWN_TOGETHER // settings.batch_size)
+        self._at_once = self.num_batches * settings.batch_size
 
     def __len__(self) -> int:
         return -(-len(self._samples) // self._at_once)
