@@ -1,5 +1,6 @@
 # make quickstart   the whole job at small scale, ending in quickstart/report.html
-# make check        linter, type checker and the quick tests, in under a minute
+# make check        linter, type checker and the quick tests, in under a minute on two cores; the
+#                   first call takes a minute longer: mypy then has no cache
 # make test         linter, type checker and all tests
 # make bench        the benchmarks that need no GPU, and benchmarks/RESULTS.md
 # All set up .venv first. PYTHON chooses the interpreter (3.11 or 3.12).
@@ -8,8 +9,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& echo $$p && break; done)
 BIN := .venv/bin
-# Folders of tests that render, decode or run whole commands; 'make check' leaves them to 'make test'.
-WHOLE_JOBS := benchmarks decoding evaluation recipes released report world
+# Tests that download, render, train, decode or run whole commands; 'make check' leaves them to
+# 'make test'.
+WHOLE_JOBS := benchmarks decoding evaluation prepare recipes released report training/vqgan world \
+	test_api.py
 
 .PHONY: quickstart lint check test bench clean
 

@@ -39,7 +39,7 @@ from training_reference import dense_labels, reference_loss, use_torchtunes_atte
 import kyvo.common.cli
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
-from kyvo.data.batches import Batch, LossWeighting, length_buckets, make_loader
+from kyvo.data.batches import Batch, BatchSettings, length_buckets, make_loader
 from kyvo.data.dataset import KyvoDataset
 from kyvo.models import KyvoModel
 from kyvo.tokens.vocabulary import get_vocabulary
@@ -198,7 +198,8 @@ class Bench:
             plan = length_buckets(lengths, batch_size, 0, epoch)
             full = [batch for batch in plan if len(batch) == min(batch_size, len(dataset))]
             is_cuda = self.device.type == "cuda"
-            yield from make_loader(dataset, full, LossWeighting(), 0, is_cuda, multiple)
+            settings = BatchSettings(batch_size, multiple=multiple, pin_memory=is_cuda)
+            yield from make_loader(dataset, full, settings)
 
     def step(self, case: Case) -> tuple[Step, KyvoModel]:
         """A function that takes one training step and returns its loss, and its model."""

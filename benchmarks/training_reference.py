@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kyvo.data.batches import Batch
 from kyvo.models import KyvoModel
 from kyvo.models.kv_cache import LayerCache
-from kyvo.models.llama import Attention, causal_attention
+from kyvo.models.llama import Attention, Prefix, attention
 from kyvo.tokens.sequences import IGNORED_LABEL
 from kyvo.tokens.vocabulary import Vocabulary
 
@@ -23,13 +23,15 @@ from kyvo.tokens.vocabulary import Vocabulary
 class TorchtunesAttention(Attention):
     """Attention as torchtune has it: three matmuls, keys and values copied to all query heads."""
 
-    def forward(self, x_BLD: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x_BLD: Tensor, cache: LayerCache | None = None, prefix: Prefix | None = None
+    ) -> Tensor:
         """What each position gathers (B, L, D) from itself and those before it."""
         projections = (self.q_proj, self.k_proj, self.v_proj)
         q, k, v = (part(x_BLD).unflatten(-1, (-1, self.head_dim)) for part in projections)
         q, k, group = self.rope(q), self.rope(k), self.num_heads // self.num_kv_heads
         k, v = (part.repeat_interleave(group, dim=2) for part in (k, v))
-        return self.output_proj(causal_attention(q, k, v).flatten(2))
+        return self.output_proj(attention(q, k, v, is_causal=True).flatten(2))
 
 
 def use_torchtunes_attention(model: KyvoModel) -> None:

@@ -3,6 +3,8 @@ r"""Making worlds: images a second of the ray tracer, of PNG files, and of items
     python3 benchmarks/world.py --device cuda --count 4096 --items 4000 --workers 16 \
         --output benchmarks/results/world-h200.json
     python3 benchmarks/world.py --device cpu --output benchmarks/results/world-cpu.json
+    python3 benchmarks/world.py --device cpu --only scenes instructions questions --count 2048 \
+        --output drawing-cpu.json
 
 Scenes hold 3 to 10 objects. Rendering is timed from scenes to uint8 images on the host.
 Operations are counted by arithmetic: one for every number that a sum, a product, a comparison or a
@@ -12,10 +14,12 @@ away.
 
 import io
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -132,6 +136,20 @@ class Bench:
             seconds = self._seconds(lambda: random_scenes(self.count, TASK_SETTINGS), CPU)
         return Row("random scenes, a core", self.count / seconds, "scenes/s")
 
+    def drawing(self, tasks: Iterable[str]) -> Iterator[Row]:
+        """What one core draws of each task where items are drawn many at a time."""
+        for name in tasks:
+            sample = TASKS[name].sample_many
+            draw = partial(sample, range(self.count), "train", 0, scene_options(name))
+            with one_thread():
+                seconds = min(cpu_seconds(draw) for _ in range(self.repeats))
+            yield Row(
+                f"drawing {name}, a core",
+                self.count / seconds,
+                "items/s",
+                note=f"{self.count} at once, by the processor's time, the best of {self.repeats}",
+            )
+
     def _rendering(self, scenes: Sequence[Scene], settings: RenderSettings) -> Iterator[Row]:
         size = (settings.side, settings.side, settings.samples_per_pixel)
         seconds = self._seconds(lambda: render(scenes, *size, self.device), self.device)
@@ -157,6 +175,13 @@ class Bench:
 
     def _seconds(self, function: Callable[[], object], device: torch.device) -> float:
         return bench.median_seconds(function, device, 1, self.repeats)
+
+
+def cpu_seconds(function: Callable[[], object]) -> float:
+    """Time that the process spends in a call: other processes don't count."""
+    start = time.process_time()
+    function()
+    return time.process_time() - start
 
 
 @contextmanager
@@ -218,6 +243,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--repeats", type=int, default=5, help="timings, of which the median counts"
     )
+    parser.add_argument(
+        "--only", choices=TASKS, nargs="+", help="measure only how many items of these are drawn"
+    )
     parser.add_argument("--sides", type=int, nargs="+", help="only images of these sides")
     args = parser.parse_args(argv)
     if min(args.count, args.items, args.repeats) < 1:
@@ -225,10 +253,14 @@ def main(argv: Sequence[str]) -> None:
     device = bench.device_of(args)
     sizes = [settings for settings in SETTINGS if settings.side in (args.sides or [settings.side])]
     worlds = [("scenes", settings) for settings in sizes] + [(t, TASK_SETTINGS) for t in TASKS]
+    measured = Bench(device, args.count, args.repeats)
     rows = chain(
-        Bench(device, args.count, args.repeats).rows(sizes),
+        measured.rows(sizes),
+        measured.drawing(TASKS),
         (writing(*world, args.items, device, args.workers) for world in worlds),
     )
+    if args.only:
+        rows = chain(measured.drawing(args.only))
     bench.save(args.output, "benchmarks/world.py", argv, device, bench.ceilings(device), rows)
 
 

@@ -7,7 +7,8 @@
     images = model.render(scenes)
 
 Everything comes in lists of equal length and goes out in their order. Images are PIL's, of any
-size; scenes are ``kyvo.scenes.Scene``, whose objects ``model.schema`` makes and reads.
+size; scenes are ``kyvo.scenes.Scene``, whose objects ``model.schema`` makes and reads. A model may
+write what is no whole image or object: none of that comes out, and ``model.report`` counts it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,20 +49,26 @@ from kyvo.models.description import (
     open_image_tokenizer,
     read_description,
 )
-from kyvo.scenes import Scene, SceneCodec, Schema
+from kyvo.models.image_input import ImageInputOptions
+from kyvo.scenes import ParseReport, Scene, SceneCodec, Schema
 from kyvo.tokens.sequences import SequenceBuilder, Task, get_task
 from kyvo.tokens.vocabulary import BRACKETS, Modality
 
 Contents = Mapping[Modality, Sequence[np.ndarray]]
-"""Image codes, or ids of scenes or texts, of every sample."""
+"""Codes or pixels of images, or ids of scenes or texts, of every sample."""
 
 
 @dataclass(frozen=True)
 class Edited:
-    """An image and its scene after an instruction."""
+    """An image and its scene after an instruction.
+
+    Attributes:
+        image: None if the model did not write a whole one.
+        scene: the objects of which every field could be read.
+    """
 
     image: Image.Image | None
-    scene: Scene | None
+    scene: Scene
 
 
 def load(
@@ -108,6 +115,8 @@ class Kyvo:
         description: what the model is: its size, vocabulary, schema and tasks.
         model: on its device, in the precision of ``image_codec`` too.
         batch_size: samples that are decoded together.
+        report: of the last call: how many scenes and objects the model wrote, how many of the
+            objects were whole, and by reason what could not be read.
     """
 
     def __init__(
@@ -124,6 +133,7 @@ class Kyvo:
         self._precision = precision
         self._compiled = compiled
         self._numbers = number_values(numbers, description.vocabulary)
+        self.report = ParseReport()
         self._engines: dict[str, Engine] = {}
 
     @property
@@ -143,13 +153,14 @@ class Kyvo:
         return ImageCodec(model, self.device, self.batch_size, self._precision)
 
     def recognize(self, images: Sequence[Image.Image]) -> list[Scene]:
-        """The scene in each image.
+        """The scene in each image, which ``render`` takes as it is.
 
-        An object that could be read in part only has the fields that could be read.
+        An object that could be read only in part is left out and counted in ``report``: most
+        often the last one, where the model wrote more objects than have room.
         """
         task = self._task({"image"}, {"three_d"})
-        outputs = self._generate(task, {"image": self._codes(images)})
-        return [output.scene or Scene() for output in outputs]
+        outputs = self._generate(task, {"image": self._image_contents(images)})
+        return [self._scene(output) for output in outputs]
 
     def render(self, scenes: Sequence[Scene]) -> list[Image.Image | None]:
         """An image of each scene; None where the model did not write a whole one.
@@ -169,7 +180,7 @@ class Kyvo:
         task = self._task({"image", "three_d", "text"}, {"image", "three_d"})
         outputs = self._generate(task, self._contents(images, scenes, instructions))
         edited = zip(self._images(outputs), outputs, strict=True)
-        return [Edited(image, output.scene) for image, output in edited]
+        return [Edited(image, self._scene(output)) for image, output in edited]
 
     def answer(
         self, images: Sequence[Image.Image], scenes: Sequence[Scene], questions: Sequence[str]
@@ -209,16 +220,24 @@ class Kyvo:
                 "lists of equal length."
             )
         return {
-            "image": self._codes(images),
+            "image": self._image_contents(images),
             "three_d": self._scenes(scenes),
             "text": self._texts(texts),
         }
 
-    def _codes(self, images: Sequence[Image.Image]) -> Sequence[np.ndarray]:
-        if not images:
-            return []
-        size = self.image_codec.config.resolution
+    @property
+    def _pixels(self) -> ImageInputOptions | None:
+        """What the model makes of an image's pixels; None: it reads codes."""
+        part = self.model.image_input
+        return part.options if part is not None and part.options.kind == "pixels" else None
+
+    def _image_contents(self, images: Sequence[Image.Image]) -> Sequence[np.ndarray]:
+        """What the model reads of each image: its pixels, or its codes."""
+        pixels = self._pixels
+        size = pixels.image_size if pixels is not None else self.image_codec.config.resolution
         arrays = [image_array(image, size, f"image {i}") for i, image in enumerate(images)]
+        if pixels is not None or not arrays:
+            return arrays
         return list(self.image_codec.encode(np.stack(arrays)).reshape(len(images), -1))
 
     def _scenes(self, scenes: Sequence[Scene]) -> Sequence[np.ndarray]:
@@ -235,16 +254,22 @@ class Kyvo:
 
     def _generate(self, task: Task, contents: Contents) -> list[Output]:
         description, vocabulary = self.description, self.codec.vocabulary
-        builder = SequenceBuilder(vocabulary, task, description.centre_first)
+        places = self._pixels.num_tokens if self._pixels is not None else None
+        builder = SequenceBuilder(vocabulary, task, description.centre_first, pixel_tokens=places)
         count = len(contents[task.inputs[0].modality])
         prompts = [
             builder.prompt({part: contents[part.modality][i] for part in task.inputs})
             for i in range(count)
         ]
-        found = dict(self._engine(task).generate(prompts))
+        images = contents["image"] if builder.reads_pixels else None
+        found = dict(self._engine(task).generate(prompts, images=images))
         codes, order = description.codes_per_image, description.centre_first
         reader = OutputReader(task, self.codec, codes, order)
-        return [reader.read(found[i].ids, found[i].values) for i in range(count)]
+        outputs = [reader.read(found[i].ids, found[i].values) for i in range(count)]
+        self.report = ParseReport()
+        for output in outputs:
+            self.report.add(output.report)
+        return outputs
 
     def _engine(self, task: Task) -> Engine:
         """The engine of a task, built at its first use."""
@@ -260,6 +285,9 @@ class Kyvo:
             )
             self._engines[task.name] = Engine(self.model, settings, self.batch_size, length)
         return self._engines[task.name]
+
+    def _scene(self, output: Output) -> Scene:
+        return self.schema.complete(output.scene or Scene())
 
     def _images(self, outputs: Sequence[Output]) -> list[Image.Image | None]:
         whole = [output.codes for output in outputs if output.codes is not None]

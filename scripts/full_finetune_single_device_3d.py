@@ -17,8 +17,7 @@ import kyvo.common.cli
 from kyvo.common.config import load_config
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, folder_lock
-from kyvo.data.batches import Batch, LossWeighting, length_buckets, make_loader
-from kyvo.data.dataset import KyvoDataset
+from kyvo.data.batches import Batch, BatchSettings, BatchSource, LossWeighting
 from kyvo.models import (
     MODEL,
     OPTIMIZER,
@@ -41,6 +40,7 @@ from kyvo.training import (
     autocast,
     build_model,
     build_optimizer,
+    build_soft_numbers,
     describe_run,
     find_interrupted,
     fingerprint,
@@ -75,6 +75,7 @@ class FullFinetuneRecipeSingleDevice3D:
         self.steps_per_epoch, self.total_steps = plan.steps_per_epoch, plan.total_steps
         self.model = build_model(config, self.device)
         self.parameters = self.model.trainable_parameters()
+        self.soft_numbers = build_soft_numbers(config, self.device)
         self.optimizer = build_optimizer(config, self.parameters)
         self.scheduler = (
             config.lr_scheduler.build(self.optimizer, num_training_steps=self.total_steps)
@@ -82,7 +83,7 @@ class FullFinetuneRecipeSingleDevice3D:
             else None
         )
         self.description_files = description_files(describe_run(config, self.dataset))
-        self.fingerprint = fingerprint(config, len(self.dataset))
+        self.fingerprint = fingerprint(config, self.dataset)
         self.meter = StepMeter(self.total_steps, self.step)
         self.grad_check = NonFiniteGradCheck()
         self._resume()
@@ -116,19 +117,22 @@ class FullFinetuneRecipeSingleDevice3D:
 
     def _rest_of_epoch(self) -> Iterator[list[Batch]]:
         """The batches of every step left in the current epoch."""
-        config = self.config
         epoch, done = divmod(self.step, self.steps_per_epoch)
-        self.dataset.set_epoch(epoch)
-        plan = length_buckets(self.dataset.lengths, config.batch_size, config.seed, epoch)
-        left = plan[done * config.gradient_accumulation_steps :]
-        return _grouped(self._load(self.dataset, left), config.gradient_accumulation_steps)
+        size = self.config.gradient_accumulation_steps
+        settings = self._batch_settings(self.config.seed)
+        batches = self.dataset.batches(epoch, done * size, settings)
+        return _grouped(self.meter.waiting(batches), size)
 
-    def _load(self, dataset: KyvoDataset, plan: list[list[int]]) -> Iterable[Batch]:
-        loss = self.config.loss
-        weighting = LossWeighting(loss.weight_first_positions, loss.weight)
-        pin_memory, multiple = self.device.type == "cuda", length_multiple(self.device)
-        workers = self.config.num_workers
-        return make_loader(dataset, plan, weighting, workers, pin_memory, multiple)
+    def _batch_settings(self, seed: int | None) -> BatchSettings:
+        config, loss = self.config, self.config.loss
+        return BatchSettings(
+            config.batch_size,
+            LossWeighting(loss.weight_first_positions, loss.weight),
+            seed,
+            length_multiple(self.device),
+            config.num_workers,
+            pin_memory=self.device.type == "cuda",
+        )
 
     def _update(self, batches: list[Batch]) -> None:
         """One optimizer step over the accumulated ``batches``."""
@@ -136,7 +140,7 @@ class FullFinetuneRecipeSingleDevice3D:
         weight = sum(loss_weight(batch, config.loss.normalization) for batch in batches)
         for batch in batches:
             try:
-                sums = self._loss(batch)
+                sums = self._loss(self.dataset, batch)
                 (sums.total / weight).backward()
             except torch.OutOfMemoryError:
                 raise InputError(_out_of_memory(batch)) from None
@@ -148,13 +152,18 @@ class FullFinetuneRecipeSingleDevice3D:
         keys = [key for batch in batches for key in batch.keys]
         self.grad_check.record(self.step + 1, norm, keys)
 
-    def _loss(self, batch: Batch) -> LossSums:
-        """The loss of a ``batch`` that is still on the host."""
+    def _loss(self, source: BatchSource, batch: Batch) -> LossSums:
+        """The loss of a ``batch`` of ``source`` that is still on the host."""
         config, loss = self.config, self.config.loss
-        batch = batch.to(self.device)
+        batch = source.place(batch, self.device)
         with autocast(config.precision, self.device):
             return language_loss(
-                self.model, batch, loss.normalization, loss.head_chunk, config.compile
+                self.model,
+                batch,
+                loss.normalization,
+                loss.head_chunk,
+                config.compile,
+                self.soft_numbers,
             )
 
     def _after_step(self, progress: tqdm) -> None:
@@ -184,11 +193,11 @@ class FullFinetuneRecipeSingleDevice3D:
         if self.validation is None:
             return
         config = self.config
-        plan = length_buckets(self.validation.lengths, config.batch_size, 0, 0, shuffle=False)
+        batches = self.validation.batches(0, 0, self._batch_settings(None))
         meter = StepMeter(1, 0)
-        for batch in self._load(self.validation, plan[: config.validation_batches]):
+        for batch in islice(batches, config.validation_batches):
             weight = loss_weight(batch, config.loss.normalization)
-            meter.add(self._loss(batch), batch, weight)
+            meter.add(self._loss(self.validation, batch), batch, weight)
         loss, accuracy = meter.loss_and_accuracy()
         self.log.write(self.step, {"val_loss": loss, "val_accuracy": accuracy})
         tqdm.write(f"step {self.step}  validation loss {loss:.4f}  accuracy {accuracy:.3f}")

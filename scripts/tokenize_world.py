@@ -78,7 +78,12 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--schema", default="clevr", help="scene schema, or a .yaml file")
     add("--tokenizer", type=Path, help="text tokenizer file; not needed for 'mini'")
     add("--image-size", type=int, help="side in pixels; the VQGAN's own if not given")
-    add("--object-order", choices=("file", "far-to-near"), default="file", help="of a scene")
+    add(
+        "--object-order",
+        choices=("file", "far-to-near", "near-to-far"),
+        default="file",
+        help="of a scene",
+    )
     add("--batch-size", type=int, default=32, help="images encoded at a time")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to encode")
     choices = ("auto", "fp32", "bf16")

@@ -19,6 +19,10 @@ KINDS = {
     "mini/eval/re*.yaml": GenerationConfig,
     "mini/vqgan.yaml": VQGANTrainingConfig,
     "vqgan/*.yaml": VQGANTrainingConfig,
+    "mid/vqgan.yaml": VQGANTrainingConfig,
+    "mid/train/[!b]*.yaml": TrainingConfig,
+    "mid/eval/[!bi]*.yaml": GenerationConfig,
+    "mid/eval/instruction-following/*.yaml": GenerationConfig,
     "llama3_2/train/*/*.yaml": TrainingConfig,
     "llama3_2/eval/*/**/*.yaml": GenerationConfig,
 }
@@ -28,10 +32,15 @@ RUNS = {
     for pattern, kind in KINDS.items()
     for path in CONFIGS.glob(pattern)
 }
-TABLES = {"mini/evaluation.yaml", "llama3_2/evaluation.yaml"}
+TABLES = {"mini/evaluation.yaml", "mid/evaluation.yaml", "llama3_2/evaluation.yaml"}
 PARTS = {
     "mini/model.yaml",
     "mini/eval/base.yaml",
+    "mid/model.yaml",
+    "mid/vocabulary.yaml",
+    "mid/train/base.yaml",
+    "mid/eval/base.yaml",
+    "mid/eval/instruction-following.yaml",
     "mini/quickstart.yaml",
     "llama3_2/base.yaml",
     "llama3_2/train/base.yaml",

@@ -23,6 +23,19 @@ SMALL = VQGANConfig(
     attn_resolutions=(),
 )
 
+MINI = VQGANConfig(
+    embed_dim=16,
+    n_embed=512,
+    z_channels=8,
+    resolution=16,
+    ch=8,
+    ch_mult=(1, 1, 2),
+    num_res_blocks=1,
+    attn_resolutions=(),
+    num_groups=1,
+)
+"""Codes of the mini vocabulary, 16 an image, of 16 dimensions: what the tiny models take."""
+
 
 def named_tensor(name: str, shape: tuple[int, ...]) -> Tensor:
     """Weights that depend on name and shape only: how the goldens were made."""

@@ -41,8 +41,9 @@ class Problems:
         self.messages: list[str] = []
 
     def add(self, message: str) -> None:
-        """Note a problem."""
-        self.messages.append(message)
+        """Note a problem; one that two checks come upon is told once."""
+        if message not in self.messages:
+            self.messages.append(message)
 
     def attempt(
         self, function: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs

@@ -3,18 +3,18 @@
 Shapes: B samples, L positions (each predicts the next token), N labelled positions of the batch.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from kyvo.common.workers import leave_signals_to_parent
-from kyvo.data.dataset import KyvoDataset
-from kyvo.tokens.sequences import IGNORED_LABEL, Sample
+from kyvo.tokens.sequences import IGNORED_LABEL, Sample, SequenceBuilder
 
 PAD_ID = 0
 # Batches whose samples are sorted by length together: long enough that padding nearly vanishes,
@@ -48,6 +48,9 @@ class Batch:
         row_weights_B: sum of weights over each row with ignored positions counted as 1: the
             reference's normalisation.
         num_tokens: real (not padding) input tokens.
+        remainders_N: true number minus the grid's number of each label, float32; None: not known.
+        pixels_BHWC: each row's input image, uint8, zeros where it has none; None: the model reads
+            no pixels.
     """
 
     keys: tuple[str, ...]
@@ -57,6 +60,8 @@ class Batch:
     weights_N: Tensor
     row_weights_B: Tensor
     num_tokens: int
+    remainders_N: Tensor | None = None
+    pixels_BHWC: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on ``device``."""
@@ -67,11 +72,84 @@ class Batch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                values[name] = function(value)
-        return Batch(**values)
+        return map_tensors(self, function)
+
+
+Record = TypeVar("Record")
+
+
+def map_tensors(record: Record, function: Callable[[Any], Any], kind: type = Tensor) -> Record:
+    """A dataclass with ``function`` of each of its tensors, at any depth.
+
+    ``kind``: the class of what counts as a tensor.
+    """
+    changed: dict[str, Any] = {}
+    for item in fields(cast(Any, record)):
+        value = getattr(record, item.name)
+        if isinstance(value, kind):
+            changed[item.name] = function(value)
+        elif is_dataclass(value):
+            changed[item.name] = map_tensors(value, function, kind)
+    return cast(Record, replace(cast(Any, record), **changed))
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How batches are made.
+
+    Attributes:
+        batch_size: samples of a batch.
+        weighting: of the labels.
+        seed: of the order; None: sorted by length.
+        multiple: as for ``collate``.
+        num_workers: processes that load; 0: none beside the caller.
+        pin_memory: put batches into pinned memory, for a GPU.
+    """
+
+    batch_size: int
+    weighting: LossWeighting = LossWeighting()
+    seed: int | None = None
+    multiple: int = 1
+    num_workers: int = 0
+    pin_memory: bool = False
+
+
+class BatchSource(Protocol):
+    """Where batches come from: files, or the world itself.
+
+    Attributes:
+        builders: of the tasks' sequences.
+        excluded: what is left out and why, a line each.
+    """
+
+    builders: tuple[SequenceBuilder, ...]
+    excluded: list[str]
+
+    def __len__(self) -> int:
+        """Samples of an epoch."""
+
+    @property
+    def codes_per_image(self) -> int:
+        """Image codes of every image; 0 where no task has one."""
+
+    @property
+    def length_range(self) -> tuple[int, int]:
+        """Tokens of the shortest and the longest sample."""
+
+    def files(self) -> Mapping[str, Path]:
+        """The files that samples are made of, by the argument of the config that names them."""
+
+    def codebooks(self) -> Mapping[str, str | None]:
+        """SHA-256 of the codebook that image codes are of, None: not known, by where they are."""
+
+    def longest(self, count: int) -> list[tuple[str, Sample]]:
+        """The samples with most tokens, the longest last."""
+
+    def batches(self, epoch: int, first: int, settings: BatchSettings) -> Iterable[Batch]:
+        """The batches of ``epoch`` from number ``first`` on, on the host."""
+
+    def place(self, batch: Batch, device: torch.device) -> Batch:
+        """One of its batches, whole and on ``device``."""
 
 
 def position_weights(
@@ -115,7 +193,31 @@ def collate(
         weights_N=torch.from_numpy(weights_BL[rows_N, columns_N]),
         row_weights_B=torch.from_numpy(weights_BL.sum(axis=1)),
         num_tokens=sum(len(sample.tokens) - 1 for _, sample in samples),
+        remainders_N=_remainders([sample for _, sample in samples], rows_N, columns_N),
+        pixels_BHWC=stack_pixels([sample.pixels for _, sample in samples]),
     )
+
+
+def _remainders(
+    samples: Sequence[Sample], rows_N: np.ndarray, columns_N: np.ndarray
+) -> Tensor | None:
+    """Those of the labels (N,): position t predicts token t + 1."""
+    known = [sample.remainders for sample in samples if sample.remainders is not None]
+    if len(known) < len(samples):
+        return None
+    values_BL = np.zeros((len(known), max(map(len, known))), dtype=np.float32)
+    for row, values in enumerate(known):
+        values_BL[row, : len(values)] = values
+    return torch.from_numpy(values_BL[rows_N, columns_N + 1])
+
+
+def stack_pixels(images: Sequence[np.ndarray | None]) -> Tensor | None:
+    """Input images as one batch (B, H, W, 3), zeros for None; None if there is no image."""
+    some = next((image for image in images if image is not None), None)
+    if some is None:
+        return None
+    none = np.zeros_like(some)
+    return torch.from_numpy(np.stack([none if image is None else image for image in images]))
 
 
 def padded_length(length: int, multiple: int) -> int:
@@ -124,14 +226,15 @@ def padded_length(length: int, multiple: int) -> int:
 
 
 def length_buckets(
-    lengths: np.ndarray, batch_size: int, seed: int, epoch: int, shuffle: bool = True
+    lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int
 ) -> list[list[int]]:
     """Indices of every batch of an epoch: shuffled, then sorted by length within pools.
 
     Every index occurs once; the last batch may be short. The same arguments give the same
-    batches, so a run can go on in the middle of an epoch.
+    batches, so a run can go on in the middle of an epoch. Without a seed all are sorted.
     """
-    random = np.random.default_rng((seed, epoch))
+    shuffle = seed is not None
+    random = np.random.default_rng((seed or 0, epoch))
     order = random.permutation(len(lengths)) if shuffle else np.argsort(lengths, kind="stable")
     batches: list[list[int]] = []
     for start in range(0, len(order), batch_size * _POOL):
@@ -144,20 +247,15 @@ def length_buckets(
 
 
 def make_loader(
-    dataset: KyvoDataset,
-    batches: list[list[int]],
-    weighting: LossWeighting,
-    num_workers: int = 0,
-    pin_memory: bool = False,
-    multiple: int = 1,
+    dataset: Dataset[tuple[str, Sample]], batches: list[list[int]], settings: BatchSettings
 ) -> Iterable[Batch]:
-    """A loader over exactly ``batches``; ``multiple`` as for ``collate``."""
+    """A loader over exactly ``batches``."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=_Collate(weighting, multiple),
-        num_workers=num_workers,
-        pin_memory=pin_memory,
+        collate_fn=_Collate(settings.weighting, settings.multiple),
+        num_workers=settings.num_workers,
+        pin_memory=settings.pin_memory,
         worker_init_fn=leave_signals_to_parent,
         # Its own: a loader draws a seed whenever it is iterated, and drawing it from torch's
         # global generator would set a resumed run apart from an uninterrupted one.

@@ -1,13 +1,18 @@
 """The data set: token stores joined by key into the samples of a task."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from kyvo.common.errors import InputError, Problems
+from kyvo.data.batches import Batch, BatchSettings, length_buckets, make_loader
 from kyvo.data.store import TokenStore, common_keys, open_store
+from kyvo.images.codebook import recorded_codebook
+from kyvo.images.preprocessing import load_image
 from kyvo.tokens.sequences import CentreFirst, Sample, Segment, SequenceBuilder, get_task
 from kyvo.tokens.vocabulary import Vocabulary
 
@@ -19,6 +24,10 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
 
     Item i is (key, sample). Samples are the keys present in every file that the tasks read, in
     sorted order; ``excluded`` says, a line a file, how many others there are.
+
+    Args:
+        image_folder: input images by key, read as ``image_size`` x ``image_size`` pixels, where a
+            builder writes places for pixels.
     """
 
     def __init__(
@@ -27,9 +36,12 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
         stores: dict[Segment, TokenStore],
         max_samples: int | None = None,
         seed: int = 0,
+        image_folder: Path | None = None,
+        image_size: int = 0,
     ) -> None:
         self.builders = tuple(builders)
         self.stores = stores
+        self._image_folder, self._image_size = image_folder, image_size
         shared = common_keys(list(stores.values()))
         self.excluded = [
             f"{segment.source_name}: {len(store) - len(shared)} of {len(store)} keys are not in "
@@ -48,7 +60,19 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
     def __getitem__(self, index: int) -> tuple[str, Sample]:
         builder = self.builders[self._drawn[index]]
         contents = {s: self.content(s, index) for s in builder.task.segments}
-        return self.keys[index].decode(), builder.build(contents)
+        sample = builder.build(contents)
+        if builder.reads_pixels:
+            sample = replace(sample, pixels=self.pixels(index))
+        return self.keys[index].decode(), sample
+
+    def pixels(self, index: int) -> np.ndarray:
+        """The input image of sample ``index``, uint8 (H, W, 3).
+
+        Raises:
+            InputError: the image is missing or damaged.
+        """
+        assert self._image_folder is not None, "kyvo_dataset asks for it"
+        return load_image(self._image_folder / self.keys[index].decode(), self._image_size)
 
     def content(self, segment: Segment, index: int) -> np.ndarray:
         """The stored ids (for images: codes, raster order) of sample ``index``, int64."""
@@ -68,6 +92,46 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
         """Image codes of every image; 0 where no task has one."""
         images = [store for segment, store in self.stores.items() if segment.modality == "image"]
         return int(images[0].lengths[0]) if images else 0
+
+    def files(self) -> dict[str, Path]:
+        """The files of tokens, by the argument that names them."""
+        return {segment.source_name: store.path for segment, store in self.stores.items()}
+
+    def codebooks(self) -> dict[str, str | None]:
+        """SHA-256 of the codebook that image codes are of, as recorded, by their file.
+
+        Raises:
+            InputError: a record cannot be read.
+        """
+        return {
+            f"{segment.source_name}: {store.path}": recorded_codebook(store.path)
+            for segment, store in self.stores.items()
+            if segment.modality == "image"
+        }
+
+    @property
+    def length_range(self) -> tuple[int, int]:
+        """Tokens of the shortest and the longest sample of the current epoch."""
+        return int(self.lengths.min()), int(self.lengths.max())
+
+    def longest(self, count: int) -> list[tuple[str, Sample]]:
+        """The samples with most tokens, each in its longest task, the longest last."""
+        lengths = self.lengths_by_task
+        order = np.argsort(lengths.max(axis=0), kind="stable")[-count:]
+        drawn, self._drawn = self._drawn, lengths.argmax(axis=0)
+        samples = [self[int(index)] for index in order]
+        self._drawn = drawn
+        return samples
+
+    def batches(self, epoch: int, first: int, settings: BatchSettings) -> Iterable[Batch]:
+        """The batches of ``epoch`` from number ``first`` on, on the host."""
+        self.set_epoch(epoch)
+        plan = length_buckets(self.lengths, settings.batch_size, settings.seed, epoch)
+        return make_loader(self, plan[first:], settings)
+
+    def place(self, batch: Batch, device: torch.device) -> Batch:
+        """The batch on ``device``."""
+        return batch.to(device)
 
     @property
     def lengths(self) -> np.ndarray:
@@ -109,6 +173,9 @@ def kyvo_dataset(
     max_samples: int | None = None,
     max_length: int | None = None,
     seed: int = 0,
+    image_folder: str | None = None,
+    pixel_tokens: int | None = None,
+    image_size: int = 0,
 ) -> KyvoDataset:
     """The data set of a config: pretokenised JSON files (``DATA.md``) joined for ``task``.
 
@@ -122,6 +189,8 @@ def kyvo_dataset(
         no_loss_on_input: no loss up to and including OUTPUT-START.
         max_samples: use only the first so many keys.
         max_length: refuse data with longer sequences (tokens).
+        image_folder: input images by key, for a model that reads pixels.
+        pixel_tokens, image_size: what such a model makes of an image; the recipe gives them.
 
     Raises:
         InputError: a missing path or file, an id outside the vocabulary, an image of another
@@ -152,8 +221,16 @@ def kyvo_dataset(
             problems.attempt(_check_ids, segment, store, vocabulary, codes_per_image)
             stores[segment] = store
     problems.raise_any()
-    builders = [SequenceBuilder(vocabulary, t, centre_first, no_loss_on_input) for t in tasks]
-    dataset = KyvoDataset(builders, stores, max_samples, seed)
+    builders = [
+        SequenceBuilder(vocabulary, t, centre_first, no_loss_on_input, pixel_tokens) for t in tasks
+    ]
+    folder = Path(image_folder) if image_folder is not None else None
+    if folder is None and any(builder.reads_pixels for builder in builders):
+        raise InputError(
+            "dataset: the model reads the pixels of input images: give image_folder, where they "
+            "are under the keys of the samples."
+        )
+    dataset = KyvoDataset(builders, stores, max_samples, seed, folder, image_size)
     _check_samples(dataset, max_length)
     return dataset
 

@@ -1,12 +1,34 @@
-"""A look into a data set: do its scenes read back under the schema and vocabulary of the run?"""
+"""A look into a data set: are its codes of the run's codebook, do its scenes read back?"""
 
-from kyvo.common.errors import InputError
+from kyvo.common.errors import InputError, Problems
+from kyvo.data.batches import BatchSource
 from kyvo.data.dataset import KyvoDataset
 from kyvo.scenes import ParseReport, SceneCodec
 from kyvo.tokens.sequences import Segment
 
 _NUM_SCENES = 100
 DATA_REMEDY = "Fetch the released data set with scripts/download_data.py, or set data_root"
+
+
+def check_image_codes(dataset: BatchSource, codebook_sha256: str, owner: str) -> None:
+    """Refuse image codes that are recorded to be of another codebook than the run's.
+
+    Args:
+        codebook_sha256: ``codebook_hash`` of the run's codebook.
+        owner: what has that codebook, for the message.
+
+    Raises:
+        InputError: listing everything that has such codes.
+    """
+    problems = Problems()
+    for place, found in dataset.codebooks().items():
+        if found not in (None, codebook_sha256):
+            problems.add(
+                f"{place}: codes of the codebook with SHA-256 {found}, but {owner} has "
+                f"{codebook_sha256}. "
+                "Give the codebook of the same VQGAN, or tokenise the images with the other."
+            )
+    problems.raise_any()
 
 
 def check_scenes(dataset: KyvoDataset, codec: SceneCodec) -> ParseReport:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kyvo.common.errors import InputError
+from kyvo.data.batches import stack_pixels
 from kyvo.decoding.fusion import fuse_projections
 from kyvo.decoding.grammar import Automaton
 from kyvo.decoding.numbers import expected_numbers
@@ -109,7 +110,10 @@ class Engine:
 
     @torch.inference_mode()
     def generate(
-        self, prompts: Sequence[np.ndarray], indices: Sequence[int] | None = None
+        self,
+        prompts: Sequence[np.ndarray],
+        indices: Sequence[int] | None = None,
+        images: Sequence[np.ndarray | None] | None = None,
     ) -> Iterator[tuple[int, Generated]]:
         """Yield (position in ``prompts``, what was generated) as they end.
 
@@ -120,6 +124,7 @@ class Engine:
             prompts: ids, int64.
             indices: seed the sampling of each prompt (default: its position), so that a sample's
                 result does not depend on which other prompts are asked for.
+            images: of a model that reads pixels, each prompt's input image, uint8 (H, W, 3).
 
         Raises:
             InputError: a prompt leaves no room for a token.
@@ -137,18 +142,24 @@ class Engine:
         scheduler = Scheduler([len(prompt) for prompt in prompts], batch.num_slots)
         seeds = indices or range(len(prompts))
         while scheduler.is_working:
-            self._admit(batch, scheduler.admit(), prompts, seeds)
+            self._admit(batch, scheduler.admit(), prompts, seeds, images)
             batch.run_steps(self.decode, scheduler.longest)
             yield from batch.collect(scheduler)
             if call != self._call:
                 raise RuntimeError("another generate call took the slots; finish one at a time")
 
-    def prefill(self, prompts: Sequence[Tensor], slots: Sequence[int]) -> Tensor:
+    def prefill(
+        self,
+        prompts: Sequence[Tensor],
+        slots: Sequence[int],
+        images: Sequence[np.ndarray | None] | None = None,
+    ) -> Tensor:
         """Put ``prompts`` into the cache's ``slots``; logits (R, I) after each prompt's end."""
         at_once = max(1, PREFILL_TOKENS // max(map(len, prompts)))
         starts = range(0, len(prompts), at_once)
         parts = [slice(start, start + at_once) for start in starts]
-        return torch.cat([self._prefill(prompts[part], slots[part]) for part in parts])
+        chosen = images if images is not None else [None] * len(prompts)
+        return torch.cat([self._prefill(prompts[p], slots[p], chosen[p]) for p in parts])
 
     def decode(
         self, tokens_BL: Tensor, positions_BL: Tensor, last_B: Tensor, kv_len: int
@@ -160,7 +171,14 @@ class Engine:
         """
         return self._logits(tokens_BL, last_B, self.cache.decode(positions_BL, kv_len))
 
-    def _prefill(self, prompts: Sequence[Tensor], slots: Sequence[int]) -> Tensor:
+    def _prefill(
+        self,
+        prompts: Sequence[Tensor],
+        slots: Sequence[int],
+        images: Sequence[np.ndarray | None],
+    ) -> Tensor:
+        pixels = stack_pixels(images)
+        pixels_RHWC = pixels.to(self.device) if pixels is not None else None
         tokens_RL = nn.utils.rnn.pad_sequence(list(prompts), batch_first=True).to(self.device)
         last_R = torch.tensor([len(prompt) - 1 for prompt in prompts], device=self.device)
         step = self.cache.prefill(torch.tensor(slots, device=self.device), tokens_RL.shape[1])
@@ -168,13 +186,19 @@ class Engine:
         is_eager = not self._compiles_prefill or len(prompts) == 1 < self.num_slots
         if self._is_compiled and is_eager:
             with torch.compiler.set_stance("force_eager"):
-                return self._logits(tokens_RL, last_R, step)
-        return self._logits(tokens_RL, last_R, step)
+                return self._logits(tokens_RL, last_R, step, pixels_RHWC)
+        return self._logits(tokens_RL, last_R, step, pixels_RHWC)
 
-    def _logits(self, tokens_BL: Tensor, last_B: Tensor, step: CacheStep) -> Tensor:
+    def _logits(
+        self,
+        tokens_BL: Tensor,
+        last_B: Tensor,
+        step: CacheStep,
+        pixels_BHWC: Tensor | None = None,
+    ) -> Tensor:
         rows, length = tokens_BL.shape
         selected_B = torch.arange(rows, device=self.device) * length + last_B
-        return self._model(tokens_BL, selected_B, step).float()
+        return self._model(tokens_BL, selected_B, step, pixels_BHWC).float()
 
     def _admit(
         self,
@@ -182,13 +206,15 @@ class Engine:
         admitted: dict[int, int],
         prompts: Sequence[np.ndarray],
         seeds: Sequence[int],
+        images: Sequence[np.ndarray | None] | None,
     ) -> None:
         """Prefill the prompts ``admitted`` (by slot) and take each one's first new token."""
         if not admitted:
             return
         slots, samples = list(admitted), list(admitted.values())
         chosen = [torch.from_numpy(prompts[sample]) for sample in samples]
-        logits_RI = self.prefill(chosen, slots)
+        shown = [images[sample] for sample in samples] if images is not None else None
+        logits_RI = self.prefill(chosen, slots, shown)
         most = min(self.settings.max_new_tokens, self.max_length)
         starts = [len(prompt) for prompt in chosen]
         limits = [min(most, self.max_length - start) for start in starts]

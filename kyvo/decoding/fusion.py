@@ -18,6 +18,7 @@ class _FusedAttention(Attention):
         nn.Module.__init__(self)
         self.num_heads, self.num_kv_heads = attention.num_heads, attention.num_kv_heads
         self.head_dim = attention.head_dim
+        self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
         self.qkv_proj = _fused(attention.q_proj, attention.k_proj, attention.v_proj)
         self.output_proj = _fused(attention.output_proj)
         self.rope = attention.rope
@@ -61,7 +62,9 @@ def fuse_projections(model: KyvoModel, head_ids: Tensor | None = None) -> KyvoMo
     head = _fused(model.output)
     if head_ids is not None:
         head = _linear(model.output.weight[head_ids])
-    return KyvoModel(model.tok_embeddings, layers, model.norm, head, model.max_seq_len).eval()
+    return KyvoModel(
+        model.tok_embeddings, layers, model.norm, head, model.max_seq_len, model.image_input
+    ).eval()
 
 
 def _fused(*linears: nn.Linear) -> nn.Linear:

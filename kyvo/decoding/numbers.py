@@ -1,7 +1,8 @@
 """Expected-value decoding of numbers: finer than their grid, without more tokens.
 
 A number is one token, that of a bin. How probable the bins beside it are says on which side of
-the bin the number is: the mean over the bins around the chosen one is the number that is reported.
+the bin the number is: the mean over the bins around the chosen one is the number that is reported
+(as histogram regression reads its histograms; Imani and White, arXiv 1806.04613).
 
 Shapes: B slots, V ids, I ids of the head, K number tokens among them.
 """

@@ -3,7 +3,6 @@
 Every problem is reported at once, in seconds; the plan that is left is printed.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,12 +16,12 @@ from kyvo.common.devices import check_float8, check_memory, resolve_device
 from kyvo.common.errors import InputError, Problems
 from kyvo.common.files import check_free_space, file_hash, format_bytes, require_folder
 from kyvo.data.dataset import KyvoDataset
-from kyvo.data.inspection import DATA_REMEDY, check_scenes
+from kyvo.data.inspection import DATA_REMEDY, check_image_codes, check_scenes
 from kyvo.decoding.config import GenerationConfig
 from kyvo.decoding.engine import PREFILL_TOKENS
 from kyvo.decoding.outputs import OutputReader
 from kyvo.decoding.results import ResultFiles, check_log
-from kyvo.images.codebook import load_codebook
+from kyvo.images.codebook import codebook_hash, load_codebook
 from kyvo.models import (
     KyvoModel,
     build_on_meta,
@@ -106,7 +105,7 @@ class GenerationPlan:
             "weights": file_hash(self.weights) if self.weights else untrained,
             "model": f"{self.builder.path} {dict(self.builder.arguments)}",
             "vocabulary": self.codec.vocabulary.name,
-            "codebook": hashlib.sha256(self.codebook.tobytes()).hexdigest(),
+            "codebook": codebook_hash(self.codebook),
             "data": stores,
             "task": self.reader.task.name,
             "centre_first": self.reader.centre_first,
@@ -207,17 +206,20 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
     weights, stored = _find_checkpoint(config, problems)
     parts = _find_parts(config, stored, problems)
     vocabulary = parts.vocabulary
-    dataset = problems.attempt(_build_dataset, config, vocabulary)
+    model = problems.attempt(build_on_meta, parts.model, vocabulary)
+    dataset = problems.attempt(_build_dataset, config, vocabulary, model)
     indices = problems.attempt(_wanted, config, dataset)
     tokenizer = problems.attempt(_open_tokenizer, config, stored, vocabulary)
     codebook = problems.attempt(_find_codebook, config, weights, vocabulary)
-    model = problems.attempt(build_on_meta, parts.model, vocabulary)
     if stored is not None and dataset is not None:
         problems.attempt(_compare, config, stored, parts, dataset)
     if weights is not None and model is not None:
         problems.attempt(load_released, model, weights)
+    trained_with = stored.codebook_sha256 if stored is not None else None
     if config.codebook is not None and codebook is not None and model is not None:
-        problems.attempt(check_codebook, model, codebook, config.codebook, weights)
+        problems.attempt(check_codebook, model, codebook, config.codebook, weights, trained_with)
+    if dataset is not None:
+        problems.attempt(_check_image_codes, config, dataset, codebook, trained_with)
     device = problems.checked(device)
     codec = SceneCodec(parts.schema, vocabulary, problems.checked(tokenizer))
     plan = GenerationPlan(
@@ -301,6 +303,22 @@ def _find_codebook(
     return read_codebook(weights)
 
 
+def _check_image_codes(
+    config: GenerationConfig,
+    dataset: KyvoDataset,
+    codebook: np.ndarray | None,
+    trained_with: str | None,
+) -> None:
+    """The data's image codes are of the config's codebook, else of the checkpoint's.
+
+    The codebook in the weights is not asked: it may have been rounded with them.
+    """
+    if config.codebook is None and trained_with is not None:
+        check_image_codes(dataset, trained_with, f"checkpoint {config.checkpoint}")
+    elif config.codebook is not None and codebook is not None:
+        check_image_codes(dataset, codebook_hash(codebook), f"codebook {config.codebook}")
+
+
 def _compare(
     config: GenerationConfig, stored: ModelDescription, parts: _Parts, dataset: KyvoDataset
 ) -> None:
@@ -327,8 +345,11 @@ def _compare(
         )
 
 
-def _build_dataset(config: GenerationConfig, vocabulary: Vocabulary) -> KyvoDataset:
-    dataset: KyvoDataset = config.dataset.build(vocabulary=vocabulary)
+def _build_dataset(
+    config: GenerationConfig, vocabulary: Vocabulary, model: KyvoModel | None
+) -> KyvoDataset:
+    extra = model.image_input.options.for_data if model is not None and model.image_input else {}
+    dataset: KyvoDataset = config.dataset.build(vocabulary=vocabulary, **extra)
     if len(dataset.builders) != 1:
         raise InputError("dataset: generation needs one task, not UNIFIED.")
     return dataset

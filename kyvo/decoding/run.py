@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -132,11 +133,14 @@ def _engine_identity(plan: GenerationPlan) -> tuple[str, ...]:
 
 def _generate(engine: Engine, plan: GenerationPlan, missing: list[int], log: ResultsLog) -> int:
     dataset, name = plan.dataset, plan.config.run_identifier
-    samples = [dataset[i][1] for i in missing]
+    # Threads, because a sample's image may have to be read and unpacked.
+    with ThreadPoolExecutor() as pool:
+        samples = [sample for _, sample in pool.map(dataset.__getitem__, missing)]
     prompts = [sample.tokens[: sample.prompt_length] for sample in samples]
     tokens = 0
     with tqdm(total=len(missing), desc=name, unit="sample", disable=None) as progress:
-        for place, generated in engine.generate(prompts, missing):
+        images = [sample.pixels for sample in samples]
+        for place, generated in engine.generate(prompts, missing, images):
             index = missing[place]
             log.add(index, dataset.keys[index].decode(), generated)
             tokens += len(generated.ids)

@@ -19,6 +19,8 @@ from kyvo.common.files import atomic_file, check_output_name, require_file
 from kyvo.common.weight_files import check_weights, read_state_dict
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 
+RUN_WEIGHTS = "checkpoints/last.ckpt"
+"""Weights of a run folder."""
 _TARGETS = {"nearest": "taming.models.vqgan.VQModel", "gumbel": "taming.models.vqgan.GumbelVQ"}
 _OWN_PARAMS = ("embed_dim", "n_embed")
 # What the checkpoints of 2021 name besides tensors.
@@ -36,7 +38,7 @@ def load_vqgan(path: Path | str) -> VQGAN:
     """
     folder = Path(path)
     config = read_vqgan_config(_find_config(folder))
-    checkpoint = folder / "checkpoints" / "last.ckpt"
+    checkpoint = folder / RUN_WEIGHTS
     weights = read_state_dict(checkpoint, "VQGAN checkpoint", _HARMLESS)
     weights = {name: value for name, value in weights.items() if not name.startswith("loss.")}
     model = VQGAN(config)
@@ -56,7 +58,7 @@ def save_vqgan(model: VQGAN, folder: Path | str, name: str) -> None:
     with atomic_file(folder / "configs" / file_name) as temporary:
         temporary.write_text(OmegaConf.to_yaml(_project(model.config)), encoding="utf-8")
     weights = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-    with atomic_file(folder / "checkpoints" / "last.ckpt") as temporary:
+    with atomic_file(folder / RUN_WEIGHTS) as temporary:
         torch.save({"state_dict": weights}, temporary)
 
 

@@ -60,6 +60,11 @@ class ImageCodec:
         self._encode_batch = compile_(self._codes)
         self._decode_batch = compile_(self._images)
 
+    @property
+    def codebook(self) -> np.ndarray:
+        """The code vectors, float32 (n_embed, D) whatever the precision of the rest."""
+        return self._model.codebook.detach().cpu().numpy()
+
     def encode(self, images_NHWC: np.ndarray, progress: bool = False) -> np.ndarray:
         """Codes (N, h, w) int64 of uint8 images (N, H, W, 3); ``progress`` shows a bar.
 
@@ -68,6 +73,12 @@ class ImageCodec:
         """
         _check_images(images_NHWC, self.config.downsampling_factor)
         return self._run(self._encode_batch, images_NHWC, "encoding", progress)
+
+    @torch.no_grad()
+    def encode_on_device(self, images_NHWC: Tensor) -> Tensor:
+        """Codes (N, h, w) int64 of uint8 images (N, H, W, 3), both on the device."""
+        parts = images_NHWC.split(self.batch_size)
+        return torch.cat([self._encode_batch(self._padded(p))[: len(p)] for p in parts])
 
     def decode(self, codes_Nhw: np.ndarray, progress: bool = False) -> np.ndarray:
         """Images (N, H, W, 3) uint8 of integer codes (N, h, w).

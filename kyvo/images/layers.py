@@ -1,13 +1,14 @@
 """The convolutional layers, encoder and decoder of a VQGAN (Esser et al. 2021, arXiv:2012.09841).
 
 Module names follow taming-transformers, so that its checkpoints load key by key.
-Shape legend: B batch, C channels, H height, W width, P = H x W positions.
+Shape legend: B batch, C channels, H height, W width, P = H x W positions, G groups of N channels.
 """
 
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -208,8 +209,43 @@ class Decoder(nn.Module):
         return self.conv_out(F.silu(self.norm_out(x_BCHW)))
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's, which when compiled keeps its input's memory layout and precision.
+
+    torch's kernel for GPUs copies channels-last maps to the other layout and, under autocast, to
+    float32; the convolution after it copies them back.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        if torch.compiler.is_compiling():
+            return group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        return super().forward(input)
+
+
+def group_norm(
+    x_BCHW: Tensor, num_groups: int, weight_C: Tensor, bias_C: Tensor, eps: float
+) -> Tensor:
+    """``F.group_norm`` as operations that a compiler fuses with their neighbours.
+
+    Moments are taken over each channel's positions first, which reads channels-last maps in the
+    order of their memory, and then over the few values of a group; all of it in float32.
+    """
+    batch, channels = x_BCHW.shape[:2]
+    var_BC, mean_BC = torch.var_mean(x_BCHW.float(), dim=(2, 3), correction=0)
+    mean_BGN = mean_BC.view(batch, num_groups, channels // num_groups)
+    # The variance of a group: that within its channels, and that of their means.
+    var_BG1 = (var_BC.view_as(mean_BGN)).mean(2, keepdim=True)
+    var_BG1 = var_BG1 + mean_BGN.var(2, correction=0, keepdim=True)
+    rstd_BC = (var_BG1 + eps).rsqrt().expand_as(mean_BGN).flatten(1)
+    group_mean_BC = mean_BGN.mean(2, keepdim=True).expand_as(mean_BGN).flatten(1)
+    scale_BC = rstd_BC * weight_C
+    shift_BC = bias_C - group_mean_BC * scale_BC
+    normed_BCHW = x_BCHW.float() * scale_BC[..., None, None] + shift_BC[..., None, None]
+    return normed_BCHW.to(x_BCHW.dtype)
+
+
 def _group_norm(options: BlockOptions, channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(options.num_groups, channels, eps=1e-6)
+    return GroupNorm(options.num_groups, channels, eps=1e-6)
 
 
 def _widths_from_below(stages: Sequence[Stage]) -> Iterator[int]:

@@ -14,56 +14,53 @@ from kyvo.metrics.jaccard import JaccardScores
 
 
 @dataclass(frozen=True)
-class SceneMetric:
-    """A metric of predicted scenes.
+class _Named:
+    """What every metric has.
 
     Attributes:
         name: its key in files.
         title: how tables call it.
         form: how its value is written.
-        function: its value, of the matched scenes (``evaluation.pairs`` has the scenes
-            themselves); None: it says nothing about this run.
     """
 
     name: str
     title: str
     form: str
+
+
+@dataclass(frozen=True)
+class SceneMetric(_Named):
+    """A metric of predicted scenes.
+
+    Attributes:
+        function: its value, of the matched scenes (``evaluation.pairs`` has the scenes
+            themselves); None: it says nothing about this run.
+    """
+
     function: Callable[[JaccardScores], float | None]
     modality: Literal["three_d"] = "three_d"
 
 
 @dataclass(frozen=True)
-class ImagePairMetric:
+class ImagePairMetric(_Named):
     """A metric of a generated and a true image; a run's value is the mean over the images.
 
     Attributes:
-        name: its key in files.
-        title: how tables call it.
-        form: how its value is written.
         function: its value, of one pair.
     """
 
-    name: str
-    title: str
-    form: str
     function: ImageMetric
     modality: Literal["image"] = "image"
 
 
 @dataclass(frozen=True)
-class AnswerMetric:
+class AnswerMetric(_Named):
     """A metric of predicted answers.
 
     Attributes:
-        name: its key in files.
-        title: how tables call it.
-        form: how its value is written.
         function: its value, of all answers and their truth.
     """
 
-    name: str
-    title: str
-    form: str
     function: Callable[[AnswerScores], float]
     modality: Literal["text"] = "text"
 

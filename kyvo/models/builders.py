@@ -1,6 +1,8 @@
 """Models of any size with random weights: the builders that configs name."""
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from kyvo.models.embedding import (
     NumberEmbedding,
     sin_cos_table,
 )
+from kyvo.models.image_input import build_image_input
 from kyvo.models.llama import (
     Attention,
     Block,
@@ -42,6 +45,8 @@ def kyvo_model(
     train_text_embedding: bool = False,
     initial_std: float = 0.02,
     head_number_scale: float = 0.0,
+    qk_norm: bool = False,
+    image_input: Mapping[str, Any] | None = None,
 ) -> KyvoModel:
     """A model of any size with random weights (normal, ``initial_std``); norms start at one.
 
@@ -55,6 +60,9 @@ def kyvo_model(
         train_text_embedding: train the rows of text ids too; the paper freezes them.
         head_number_scale: adds the sin-cos table times this to the head's number rows, so that
             neighbouring numbers start alike: a small model then needs fewer samples.
+        qk_norm: norm queries and keys head by head, for large learning rates.
+        image_input: how an image that opens the sequence enters, ``ImageInputOptions`` by name;
+            None: as its codes, like any other token (the paper).
 
     Raises:
         InputError: dimensions that do not divide each other.
@@ -67,7 +75,7 @@ def kyvo_model(
     rope = RotaryEmbedding(embed_dim // num_heads, max_seq_len, rope_base, rope_scale_factor)
     layers = [
         Block(
-            Attention(embed_dim, num_heads, num_kv_heads, rope),
+            Attention(embed_dim, num_heads, num_kv_heads, rope, norm_eps if qk_norm else None),
             FeedForward(embed_dim, intermediate_dim),
             RMSNorm(embed_dim, norm_eps),
             RMSNorm(embed_dim, norm_eps),
@@ -80,6 +88,7 @@ def kyvo_model(
         RMSNorm(embed_dim, norm_eps),
         nn.Linear(embed_dim, vocabulary.size, bias=False),
         max_seq_len,
+        build_image_input(image_input, vocabulary, embed_dim, codebook_dim),
     )
     _initialise(model, initial_std)
     _relate_numbers(model, vocabulary, head_number_scale)
@@ -117,6 +126,9 @@ def _initialise(model: KyvoModel, std: float) -> None:
         scale = std / (2 * len(model.layers)) ** 0.5 if into_residual else std
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
+        elif name.startswith("image_input.encoder"):
+            # Keeps the scale of the image through all convolutions.
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
         elif "vqgan_embed_proj" in name:
             # Keeps the scale of the codes, whatever their dimension.
             nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)

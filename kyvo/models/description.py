@@ -1,8 +1,8 @@
 """What a checkpoint says of itself, so that it opens without the config that it was trained with.
 
 ``kyvo.json`` beside the weights holds the model's builder and size, the vocabulary and the schema
-by content, the tasks, and both tokenizers. A small tokenizer is a file of the same folder; a large
-one is named by its path and its hash.
+by content, the tasks, both tokenizers, and the codebook's hash. A small tokenizer is a file of the
+same folder; a large one is named by its path and its hash.
 """
 
 import dataclasses
@@ -15,7 +15,8 @@ from kyvo.common.config import Component, From, build_config
 from kyvo.common.errors import InputError
 from kyvo.common.files import file_hash, read_json, require_file
 from kyvo.common.weight_files import check_weights, read_safetensors
-from kyvo.images.checkpoint import load_vqgan
+from kyvo.images.checkpoint import RUN_WEIGHTS, load_vqgan
+from kyvo.images.codebook import codebook_hash, load_codebook
 from kyvo.images.embedding_files import find_vqgan
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.models.checkpoints import Files
@@ -30,7 +31,6 @@ IMAGE_TOKENIZER = "image_tokenizer.safetensors"
 TEXT_TOKENIZER = "text_tokenizer.json"
 # What makes no id mean something else, and no weight be used in another way.
 _TRAINING_ONLY = {"initial_std", "head_number_scale", "train_text_embedding", "max_seq_len"}
-_RUN_WEIGHTS = "checkpoints/last.ckpt"
 _MOST_COPIED_BYTES = 16 << 20
 
 
@@ -83,6 +83,8 @@ class ModelDescription:
         centre_first: which images are written centre-first.
         text_tokenizer: of instructions, questions and the words of a scene.
         image_tokenizer: None if it was not beside the codebook.
+        codebook_sha256: ``codebook_hash`` of the code vectors, whatever precision the weights
+            have; None if no task has an image, and in older checkpoints.
     """
 
     model: Annotated[Component, From(("kyvo.models",))]
@@ -93,6 +95,7 @@ class ModelDescription:
     centre_first: CentreFirst
     text_tokenizer: TextTokenizerFile | None
     image_tokenizer: ImageTokenizerFiles | None
+    codebook_sha256: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The description as JSON values; what checkpoints hold is named by its file there."""
@@ -166,6 +169,9 @@ def describe_model(
     Args:
         tokenizer: file or folder of the text tokenizer; None: the vocabulary's own, if it has one.
         codebook: its file; the image tokenizer is the VQGAN in the same folder, if there is one.
+
+    Raises:
+        InputError: a file of a tokenizer or of the codebook is missing or unreadable.
     """
     has_text = tokenizer is not None or vocabulary.shipped_tokenizer is not None
     return ModelDescription(
@@ -177,6 +183,9 @@ def describe_model(
         centre_first,
         describe_text_tokenizer(tokenizer, vocabulary) if has_text else None,
         _describe_image_tokenizer(codebook.parent) if codes_per_image else None,
+        codebook_hash(load_codebook(codebook, vocabulary.num_image_codes))
+        if codes_per_image
+        else None,
     )
 
 
@@ -271,10 +280,10 @@ def open_codec(description: ModelDescription) -> SceneCodec:
 
 
 def _describe_image_tokenizer(folder: Path) -> ImageTokenizerFiles | None:
-    if len(list(folder.glob(f"**/{_RUN_WEIGHTS}"))) != 1:
+    if len(list(folder.glob(f"**/{RUN_WEIGHTS}"))) != 1:
         return None
     run = find_vqgan(folder)
-    weights = run / _RUN_WEIGHTS
+    weights = run / RUN_WEIGHTS
     is_small = weights.stat().st_size <= _MOST_COPIED_BYTES
     config = load_vqgan(run).config if is_small else None
     return ImageTokenizerFiles(run, file_hash(weights), config)
@@ -282,7 +291,7 @@ def _describe_image_tokenizer(folder: Path) -> ImageTokenizerFiles | None:
 
 def _load_vqgan(image: ImageTokenizerFiles) -> VQGAN:
     if image.config is None or image.path.is_dir():
-        _unchanged(image.path / _RUN_WEIGHTS, image.sha256)
+        _unchanged(image.path / RUN_WEIGHTS, image.sha256)
         return load_vqgan(image.path)
     model = VQGAN(image.config)
     weights = read_safetensors(image.path, "image tokenizer")

@@ -11,6 +11,7 @@ key-value heads, E head width, F feed-forward width, V ids, M longest sequence.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any, TypeGuard, cast
 
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kyvo.models.embedding import MixedEmbedding
+from kyvo.models.image_input import ImageInput
 from kyvo.models.kv_cache import CacheStep, LayerCache
 
 # Llama 3's scaling of rotary frequencies: context of the first training, in positions, and the
@@ -85,22 +87,50 @@ def _rotary_frequencies(head_width: int, base: int, scale_factor: int) -> Tensor
     return torch.where(turns > _HIGH_FREQUENCY, frequencies, scaled)
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """The first positions of a sequence, which all attend to each other in some samples.
+
+    Attributes:
+        length: how many there are.
+        samples_B: the samples in which they do.
+    """
+
+    length: int
+    samples_B: Tensor
+
+
 class Attention(nn.Module):
-    """Causal self-attention in which groups of query heads share their keys and values."""
+    """Causal self-attention in which groups of query heads share their keys and values.
+
+    With ``qk_norm_eps`` queries and keys are normed head by head, which keeps their logits small
+    under large learning rates (Henry et al., arXiv 2010.04245; names as in torchtune's Qwen 3).
+    """
 
     def __init__(
-        self, width: int, num_heads: int, num_kv_heads: int, rope: RotaryEmbedding
+        self,
+        width: int,
+        num_heads: int,
+        num_kv_heads: int,
+        rope: RotaryEmbedding,
+        qk_norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.head_dim = width // num_heads
+        self.q_norm = self.k_norm = None
+        if qk_norm_eps is not None:
+            self.q_norm = RMSNorm(self.head_dim, qk_norm_eps)
+            self.k_norm = RMSNorm(self.head_dim, qk_norm_eps)
         self.q_proj = nn.Linear(width, width, bias=False)
         self.k_proj = nn.Linear(width, num_kv_heads * self.head_dim, bias=False)
         self.v_proj = nn.Linear(width, num_kv_heads * self.head_dim, bias=False)
         self.output_proj = nn.Linear(width, width, bias=False)
         self.rope = rope
 
-    def forward(self, x_BLD: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self, x_BLD: Tensor, cache: LayerCache | None = None, prefix: Prefix | None = None
+    ) -> Tensor:
         """What each position gathers (B, L, D) from those that it may attend to."""
         qkv_BLD = self.project(x_BLD)
         dtype = qkv_BLD.dtype
@@ -110,12 +140,15 @@ class Attention(nn.Module):
         qkv_BLHE = qkv_BLD.unflatten(-1, (-1, self.head_dim))
         heads = (self.num_heads, self.num_kv_heads)
         qk_BLHE, v_BLKE = qkv_BLHE.split((sum(heads), self.num_kv_heads), dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BLHE, k_BLKE = qk_BLHE.split(heads, dim=2)
+            qk_BLHE = torch.cat([self.q_norm(q_BLHE), self.k_norm(k_BLKE)], dim=2)
         positions_BL = cache.positions_BL if cache is not None else None
         q_BLHE, k_BLKE = self.rope(qk_BLHE, positions_BL).split(heads, dim=2)
         if cache is not None:
             cache.store(k_BLKE, v_BLKE)
         if cache is None or cache.is_prefill:
-            out_BLHE = causal_attention(q_BLHE, k_BLKE, v_BLKE)
+            out_BLHE = prefix_attention(q_BLHE, k_BLKE, v_BLKE, prefix)
         else:
             out_BLHE = cache.attend(q_BLHE)
         return self.output_proj(out_BLHE.flatten(2).to(dtype))
@@ -133,14 +166,31 @@ class Attention(nn.Module):
         return F.linear(x_BLD, torch.cat(weights))
 
 
-def causal_attention(q_BLHE: Tensor, k_BLKE: Tensor, v_BLKE: Tensor) -> Tensor:
-    """Attention (B, L, H, E) of every position over itself and those before it."""
+def prefix_attention(
+    q_BLHE: Tensor, k_BLKE: Tensor, v_BLKE: Tensor, prefix: Prefix | None
+) -> Tensor:
+    """Causal attention (B, L, H, E), but within the prefix in both directions.
+
+    The prefix is attended to twice, which is cheaper than a mask over everything.
+    """
+    causal_BLHE = attention(q_BLHE, k_BLKE, v_BLKE, is_causal=True)
+    if prefix is None or prefix.length > q_BLHE.shape[1]:
+        return causal_BLHE
+    first = slice(prefix.length)
+    whole_BPHE = attention(q_BLHE[:, first], k_BLKE[:, first], v_BLKE[:, first], is_causal=False)
+    samples_B111 = prefix.samples_B[:, None, None, None]
+    out_BPHE = torch.where(samples_B111, whole_BPHE, causal_BLHE[:, first])
+    return torch.cat([out_BPHE, causal_BLHE[:, prefix.length :]], dim=1)
+
+
+def attention(q_BLHE: Tensor, k_BLKE: Tensor, v_BLKE: Tensor, is_causal: bool) -> Tensor:
+    """Attention (B, L, H, E) of every position over all, or over itself and those before it."""
     with torch.autocast(q_BLHE.device.type, enabled=False):
         out_BHLE = F.scaled_dot_product_attention(
             q_BLHE.transpose(1, 2),
             k_BLKE.transpose(1, 2),
             v_BLKE.transpose(1, 2),
-            is_causal=True,
+            is_causal=is_causal,
             enable_gqa=q_BLHE.shape[2] != k_BLKE.shape[2],
         )
     return out_BHLE.transpose(1, 2)
@@ -184,9 +234,10 @@ class Block(nn.Module):
         h_BLD: Tensor,
         selected_N: Tensor | None = None,
         cache: LayerCache | None = None,
+        prefix: Prefix | None = None,
     ) -> Tensor:
         """The layer's values (B, L, D), or (N, D) at flat positions of B x L."""
-        h = h_BLD + self.attn(self.sa_norm(h_BLD), cache)
+        h = h_BLD + self.attn(self.sa_norm(h_BLD), cache, prefix)
         if selected_N is not None:
             h = h.flatten(0, 1).index_select(0, selected_N)
         return h + self.mlp(self.mlp_norm(h))
@@ -197,6 +248,7 @@ class KyvoModel(nn.Module):
 
     Attributes:
         max_seq_len: longest sequence in tokens.
+        image_input: how input images enter; None: as their codes, like any other token.
         sizes_vary: the layers are compiled, for batches and lengths of any size.
     """
 
@@ -207,9 +259,11 @@ class KyvoModel(nn.Module):
         norm: RMSNorm,
         output: nn.Linear,
         max_seq_len: int,
+        image_input: ImageInput | None = None,
     ) -> None:
         super().__init__()
         self.tok_embeddings = tok_embeddings
+        self.image_input = image_input
         self.layers = nn.ModuleList(layers)
         self.norm = norm
         self.output = output
@@ -221,27 +275,37 @@ class KyvoModel(nn.Module):
         tokens_BL: Tensor,
         selected_N: Tensor | None = None,
         cache: CacheStep | None = None,
+        pixels_BHWC: Tensor | None = None,
     ) -> Tensor:
         """Logits of the next token: (B, L, V), or (N, V) at flat positions of B x L."""
-        return self.output(self.hidden_states(tokens_BL, selected_N, cache))
+        return self.output(self.hidden_states(tokens_BL, selected_N, cache, pixels_BHWC))
 
     def hidden_states(
         self,
         tokens_BL: Tensor,
         selected_N: Tensor | None = None,
         cache: CacheStep | None = None,
+        pixels_BHWC: Tensor | None = None,
     ) -> Tensor:
         """Normalised hidden states: (B, L, D), or (N, D) at flat positions of B x L.
 
         No later layer needs the last one's other positions, so they end with its attention.
+        ``pixels_BHWC``: see ``ImageInput``.
         """
-        h_BLD = self.tok_embeddings(tokens_BL)
+        h_BLD, prefix = self.tok_embeddings(tokens_BL), None
+        reads_prompt = cache is None or cache.is_prefill
+        if self.image_input is not None and reads_prompt:
+            h_BLD = self.image_input(h_BLD, tokens_BL, self.tok_embeddings, pixels_BHWC)
+            if self.image_input.options.prefix:
+                samples_B = self.image_input.has_image(tokens_BL)
+                prefix = Prefix(self.image_input.prefix_length, samples_B)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             selected = selected_N if index == last else None
-            if self.sizes_vary and (cache is None or cache.is_prefill):
-                _mark_dynamic(h_BLD, selected)
-            h_BLD = layer(h_BLD, selected, cache.layer(index) if cache is not None else None)
+            if self.sizes_vary and reads_prompt:
+                _mark_dynamic(h_BLD, selected, prefix)
+            layer_cache = cache.layer(index) if cache is not None else None
+            h_BLD = layer(h_BLD, selected, layer_cache, prefix)
         return self.norm(h_BLD)
 
     def compile_layers(self, **options: Any) -> None:
@@ -272,8 +336,10 @@ def allow_graphs() -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_GRAPHS)
 
 
-def _mark_dynamic(h_BLD: Tensor, selected_N: Tensor | None) -> None:
+def _mark_dynamic(h_BLD: Tensor, selected_N: Tensor | None, prefix: Prefix | None) -> None:
     """Leave batch and length open, or the first batch's sizes would be compiled in."""
     torch._dynamo.maybe_mark_dynamic(h_BLD, [0, 1])
     if selected_N is not None:
         torch._dynamo.maybe_mark_dynamic(selected_N, 0)
+    if prefix is not None:
+        torch._dynamo.maybe_mark_dynamic(prefix.samples_B, 0)

@@ -4,6 +4,7 @@ In memory a model has torchtune's parameter names; the released layout has Meta'
 module knows both.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -16,20 +17,27 @@ from torchtune.models.convert_weights import hf_to_tune, meta_to_tune, tune_to_m
 from kyvo.common.errors import InputError
 from kyvo.common.files import read_json, require_file
 from kyvo.common.weight_files import check_weights, read_state_dict, read_tensor
+from kyvo.images.codebook import codebook_hash
 from kyvo.models.llama import KyvoModel
 
 LmHeadInit = Literal["llama", "random"]
 _EMBEDDING = "tok_embeddings."
+# Llama has no name for these: the mixed embedding, the way in of images, norms of queries and keys.
+_OWN_NAME = re.compile(r"tok_embeddings\.|image_input\.|layers\.\d+\.attn\.[qk]_norm\.")
 _META_FILE = "consolidated.00.pth"
 _HF_FILE, _HF_INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def released_state_dict(model: KyvoModel) -> dict[str, Tensor]:
     """The model's weights under the names of the released Kyvo checkpoints."""
-    own = {k: v.detach() for k, v in model.state_dict().items()}
-    embedding = {k: v for k, v in own.items() if k.startswith(_EMBEDDING)}
-    body = {k: v for k, v in own.items() if not k.startswith(_EMBEDDING)}
-    return embedding | tune_to_meta(body)
+    kept, body = _split({k: v.detach() for k, v in model.state_dict().items()})
+    return kept | tune_to_meta(body)
+
+
+def _split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights that have one name everywhere, and those of Llama's body."""
+    kept = {k: v for k, v in state.items() if _OWN_NAME.match(k)}
+    return kept, {k: v for k, v in state.items() if k not in kept}
 
 
 def load_released(model: KyvoModel, path: Path) -> None:
@@ -46,9 +54,8 @@ def load_released(model: KyvoModel, path: Path) -> None:
 
 def load_released_state(model: KyvoModel, state: Mapping[str, Tensor], where: str) -> None:
     """``load_released`` from weights in memory; ``where`` names them in errors."""
-    embedding = {k: v for k, v in state.items() if k.startswith(_EMBEDDING)}
-    body = {k: v for k, v in state.items() if not k.startswith(_EMBEDDING)}
-    _load(model, embedding | _from_meta(body, where), where, required=set(model.state_dict()))
+    kept, body = _split(state)
+    _load(model, kept | _from_meta(body, where), where, required=set(model.state_dict()))
 
 
 def load_llama(model: KyvoModel, path: Path, lm_head_init: LmHeadInit = "llama") -> None:
@@ -96,7 +103,11 @@ def find_llama(path: Path) -> list[Path]:
 
 
 def check_codebook(
-    model: KyvoModel, codebook: np.ndarray, path: Path, weights: Path | None = None
+    model: KyvoModel,
+    codebook: np.ndarray,
+    path: Path,
+    weights: Path | None = None,
+    trained_with: str | None = None,
 ) -> None:
     """Refuse a codebook (num_codes, C) that is not the model's.
 
@@ -104,6 +115,7 @@ def check_codebook(
         model: the model or its shape on the meta device.
         path: the codebook's file, for the message.
         weights: a trained Kyvo, which holds the codebook that it was trained with.
+        trained_with: ``codebook_hash`` of that codebook, where the checkpoint says it.
 
     Raises:
         InputError: another shape, or other code vectors.
@@ -113,6 +125,12 @@ def check_codebook(
         raise InputError(
             f"codebook: {path}: shape {codebook.shape}, expected {expected}. "
             "Set the model's codebook_dim or give the codebook of this vocabulary."
+        )
+    found = codebook_hash(codebook)
+    if trained_with not in (None, found):
+        raise InputError(
+            f"codebook: {path} has SHA-256 {found}, but {weights} was trained with "
+            f"{trained_with}. Give the codebook of the same VQGAN."
         )
     name = f"{_EMBEDDING}vqgan_codebook.weight"
     own = read_tensor(weights, name, "Kyvo checkpoint") if weights is not None else None

@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, read_json
+from kyvo.images.codebook import codebook_record, record_codebook
 from kyvo.images.codec import ImageCodec
 from kyvo.images.preprocessing import list_images, load_images
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.scenes import Scene, SceneCodec
 from kyvo.tokens.vocabulary import BRACKETS
 
-ObjectOrder = Literal["file", "far-to-near"]
+ObjectOrder = Literal["file", "far-to-near", "near-to-far"]
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,17 @@ class WorldTokenizer:
         images = {wanted[path.name]: path for path in found if path.name in wanted}
         scenes = {key: folder / "scenes" / f"{path.stem}.json" for key, path in images.items()}
         return {
-            "images": _write_entries(layout.image_file(split), self._images(images)),
+            "images": self._tokenize_images(images, layout.image_file(split)),
             "scenes": _write_entries(layout.scene_file(split), self._scenes(scenes)),
         }
+
+    def _tokenize_images(self, images: Mapping[str, Path], target: Path) -> int:
+        """Write the images' codes, and the record of their codebook; how many images."""
+        # In this order, an interruption leaves no record rather than a wrong one.
+        codebook_record(target).unlink(missing_ok=True)
+        count = _write_entries(target, self._images(images))
+        record_codebook(target, self.vqgan.codebook)
+        return count
 
     def tokenize_texts(self, texts: Mapping[str, str], target: Path) -> int:
         """Write texts by key to ``target``; how many."""
@@ -99,8 +108,7 @@ class WorldTokenizer:
             if not isinstance(scene, dict) or not isinstance(scene.get("objects"), list):
                 raise InputError(f"scene: {path}: expected an object with a list 'objects'.")
             objects = self.codec.schema.parse_scene(scene["objects"], str(path))
-            if self.object_order == "far-to-near":
-                objects = _far_to_near(objects, scene.get("directions"), path)
+            objects = in_order(objects, self.object_order, scene.get("directions"), str(path))
             ids = self.codec.encode(objects, str(path))
             yield key, {"token_ids": ids, "string": self.codec.string(objects, str(path))}
 
@@ -122,18 +130,25 @@ def copy_originals(folder: Path, target: Path, stems: Collection[str] | None = N
                 shutil.copyfile(path, target / kind / path.name)
 
 
-def _far_to_near(scene: Scene, directions: Any, path: Path) -> Scene:
-    """The scene with its objects sorted by their distance from the camera."""
+def in_order(scene: Scene, order: ObjectOrder, directions: Any, where: str) -> Scene:
+    """The scene with its objects as listed, or sorted by their distance from the camera.
+
+    Raises:
+        InputError: naming ``where``: there are no positions, or nothing says what is behind.
+    """
+    if order == "file":
+        return scene
     try:
         behind = directions["behind"]
-        distance = [-float(np.dot(item.position[: len(behind)], behind)) for item in scene.objects]
+        distance = [float(np.dot(item.position[: len(behind)], behind)) for item in scene.objects]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"scene: {path}: far-to-near needs 'directions.behind' and positions: {error}. "
+            f"scene: {where}: {order} needs 'directions.behind' and positions: {error}. "
             "Use the order of the file."
         ) from None
-    order = sorted(range(len(distance)), key=distance.__getitem__)
-    return Scene(tuple(scene.objects[index] for index in order))
+    sign = -1 if order == "far-to-near" else 1
+    numbers = sorted(range(len(distance)), key=lambda i: sign * distance[i])
+    return Scene(tuple(scene.objects[i] for i in numbers))
 
 
 def _read_texts(path: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from itertools import repeat
 from typing import NamedTuple
 
 from kyvo.common.errors import InputError
-from kyvo.scenes.schema import Axis, Field, NumberField, Schema, WordField
+from kyvo.scenes.schema import Axis, Field, NumberField, Schema
 from kyvo.scenes.types import Scene, SceneObject
 from kyvo.tokens.interface import TextTokenizer
 from kyvo.tokens.vocabulary import BRACKETS, OBJECT_END, OBJECT_START, Vocabulary
@@ -78,19 +78,30 @@ class SceneCodec:
         Raises:
             InputError: naming ``where``, the object and the field that does not fit.
         """
+        return self.encode_with_remainders(scene, where)[0]
+
+    def encode_with_remainders(
+        self, scene: Scene, where: str = "scene"
+    ) -> tuple[list[int], list[float]]:
+        """``encode``, and by how much each token's true number exceeds the grid's; 0 elsewhere."""
         start, end = self.vocabulary.brackets("three_d")
-        ids = [start]
+        ids, remainders = [start], {}
         for index, item in enumerate(scene.objects):
             ids.append(self._id(OBJECT_START))
             for fld, value in self._values(item, f"{where}: object {index}"):
                 ids.append(self._id(fld.marker))
                 if isinstance(value, str):
                     ids += self.word_ids[value]
-                else:
-                    ids += [self.vocabulary.number_id(self._number(v)) for v in value]
+                    continue
+                assert isinstance(fld, NumberField)
+                for axis, exact, snapped in zip(
+                    fld.axes, item.numbers[fld.key], value, strict=True
+                ):
+                    remainders[len(ids)] = axis.remainder(exact, snapped)
+                    ids.append(self._number_ids[snapped])
             ids.append(self._id(OBJECT_END))
         ids.append(end)
-        return ids
+        return ids, [remainders.get(place, 0.0) for place in range(len(ids))]
 
     def string(self, scene: Scene, where: str = "scene") -> str:
         """The scene as text, such as ``[SCENE-START][OBJECT-START][SIZE] large...``."""
@@ -134,6 +145,13 @@ class SceneCodec:
         """Ids of every word of the schema, with the leading blank that the sequence has."""
         words = (word for fld in self.schema.word_fields for word in fld.words)
         return {word: self.tokenizer.encode(f" {word}") for word in words}
+
+    @cached_property
+    def _number_ids(self) -> dict[float, int]:
+        """Ids of every value of the schema's grids."""
+        axes = (axis for fld in self.schema.number_fields for axis in fld.axes)
+        values = {value for axis in axes for value in axis.grid}
+        return {value: self.vocabulary.number_id(self._number(value)) for value in values}
 
     def _id(self, marker: str) -> int:
         return self.vocabulary.marker_id(marker)
@@ -243,8 +261,11 @@ def _checked(fld: Field, item: SceneObject, place: str) -> Value:
     value = (item.numbers if isinstance(fld, NumberField) else item.words).get(fld.key)
     if value is None:
         raise InputError(f"{place} is missing. Add it, or choose another schema.")
+    if isinstance(fld, NumberField) and not isinstance(value, str) and len(value) == len(fld.axes):
+        try:
+            return tuple(axis.snap(number) for axis, number in zip(fld.axes, value, strict=True))
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
     if fault := next(fld.faults(value), None):
         raise InputError(f"{place}: {fault}")
-    if isinstance(fld, WordField) or isinstance(value, str):
-        return value
-    return tuple(axis.snap(number) for axis, number in zip(fld.axes, value, strict=True))
+    return value

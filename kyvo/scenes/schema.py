@@ -7,6 +7,7 @@ the package.
 
 import math
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -68,7 +69,16 @@ class Axis:
             value = (value - start) % self.period + start
         if not low - self.reach <= value <= high + self.reach:
             raise InputError(f"{self.name} = {value}, expected {low} to {high} {self.unit}")
-        return min(self.grid, key=lambda point: abs(point - value))
+        above = bisect_left(self.grid, value)
+        around = self.grid[max(above - 1, 0) : above + 1]
+        return min(around, key=lambda point: abs(point - value))
+
+    def remainder(self, value: float, snapped: float) -> float:
+        """By how much ``value`` exceeds the grid value that it was snapped to."""
+        rest = value - snapped
+        if self.period:
+            rest -= self.period * round(rest / self.period)
+        return rest
 
 
 @dataclass(frozen=True)
@@ -227,6 +237,12 @@ class Schema:
     def scene_to_json(self, scene: Scene) -> list[JsonObject]:
         """The scene's objects as the result files have them."""
         return [self.to_json(item) for item in scene.objects]
+
+    def complete(self, scene: Scene) -> Scene:
+        """The objects that have every field; one read in part cannot be written as tokens."""
+        keys = {fld.key for fld in self.fields}
+        objects = (o for o in scene.objects if keys <= o.words.keys() | o.numbers.keys())
+        return Scene(tuple(objects))
 
     def faults(self, value: object) -> list[str]:
         """Everything that keeps a JSON value from being an object of this schema."""

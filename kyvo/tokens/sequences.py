@@ -128,12 +128,17 @@ class Sample:
         labels: the same, -100 where ignored; not shifted: label t is token t.
         prompt_length: the prompt ends with OUTPUT-START.
         window_start: where first-token weighting begins; None without an output image.
+        remainders: true number minus the grid's number of each token, float32 (length,); None:
+            not known.
+        pixels: the input image, uint8 (H, W, 3), where the model reads pixels.
     """
 
     tokens: np.ndarray
     labels: np.ndarray
     prompt_length: int
     window_start: int | None
+    remainders: np.ndarray | None = None
+    pixels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -143,15 +148,39 @@ class SequenceBuilder:
     Attributes:
         centre_first: which images are written centre-first.
         no_loss_on_input: ignore labels up to and including OUTPUT-START.
+        pixel_tokens: tokens that keep the places of an input image for its pixels; None: an input
+            image is written as its codes.
     """
 
     vocabulary: Vocabulary
     task: Task
     centre_first: CentreFirst = "generated"
     no_loss_on_input: bool = True
+    pixel_tokens: int | None = None
 
-    def build(self, contents: Mapping[Segment, np.ndarray]) -> Sample:
-        """The sample whose segments hold ``contents``: codes of images, ids of scenes and texts."""
+    def __post_init__(self) -> None:
+        modalities = [segment.modality for segment in self.task.inputs]
+        if self.pixel_tokens is not None and "image" in modalities[1:]:
+            raise InputError(
+                f"task {self.task.name}: a model that reads pixels needs the image first. Choose a "
+                "task such as I-3 or I+3+T-I+3, or image_input: codes."
+            )
+
+    @property
+    def reads_pixels(self) -> bool:
+        """Whether the samples have an input image whose pixels the model reads."""
+        return self.pixel_tokens is not None and self.task.inputs[0].modality == "image"
+
+    def build(
+        self,
+        contents: Mapping[Segment, np.ndarray],
+        remainders: Mapping[Segment, np.ndarray] | None = None,
+    ) -> Sample:
+        """The sample whose segments hold ``contents``: codes of images, ids of scenes and texts.
+
+        An input image whose pixels the model reads needs no content. ``remainders``: true numbers
+        minus the grid's, by token, of scenes.
+        """
         prompt = self.prompt(contents)
         output = [*(self._ids(s, contents[s]) for s in self.task.outputs), self._eos]
         tokens = np.concatenate([prompt, *output])
@@ -159,11 +188,13 @@ class SequenceBuilder:
         labels = tokens.copy()
         if self.no_loss_on_input:
             labels[: prompt_length + self.task.skipped_labels] = IGNORED_LABEL
-        return Sample(tokens, labels, prompt_length, self._window_start(output, prompt_length))
+        start = self._window_start(output, prompt_length)
+        rests = self._output_remainders(output, prompt_length, remainders)
+        return Sample(tokens, labels, prompt_length, start, rests)
 
     def prompt(self, contents: Mapping[Segment, np.ndarray]) -> np.ndarray:
         """Ids up to and including OUTPUT-START, of the inputs alone."""
-        inputs = [self._ids(segment, contents[segment]) for segment in self.task.inputs]
+        inputs = [self._input_ids(segment, contents) for segment in self.task.inputs]
         return np.concatenate([self._bos, *inputs, self._out])
 
     def length(self, segment_lengths: Mapping[Segment, np.ndarray]) -> np.ndarray:
@@ -174,7 +205,26 @@ class SequenceBuilder:
     def prompt_length(self, segment_lengths: Mapping[Segment, np.ndarray]) -> np.ndarray:
         """Lengths up to and including OUTPUT-START, elementwise."""
         brackets = 2  # BOS and OUTPUT-START
+        if self.reads_pixels:
+            image = self.task.inputs[0]
+            of_pixels = np.full_like(segment_lengths[image], self.pixel_tokens)
+            segment_lengths = {**segment_lengths, image: of_pixels}
         return _sum(segment_lengths, self.task.inputs) + brackets
+
+    def _output_remainders(
+        self,
+        output: list[np.ndarray],
+        prompt_length: int,
+        remainders: Mapping[Segment, np.ndarray] | None,
+    ) -> np.ndarray | None:
+        """Remainders of every token; those of the prompt are 0, for it has no labels."""
+        if remainders is None:
+            return None
+        parts = [np.zeros(prompt_length, dtype=np.float32)]
+        for segment, ids in zip([*self.task.outputs, None], output, strict=True):
+            none = np.zeros(len(ids), dtype=np.float32)
+            parts.append(remainders.get(segment, none) if segment is not None else none)
+        return np.concatenate(parts)
 
     def _window_start(self, output: list[np.ndarray], prompt_length: int) -> int | None:
         """The second label with loss, or IMAGE-START itself where a scene comes first.
@@ -186,6 +236,13 @@ class SequenceBuilder:
             return None
         before = sum(map(len, output[: modalities.index("image")]))
         return prompt_length + (before or self.task.skipped_labels + 1)
+
+    def _input_ids(self, segment: Segment, contents: Mapping[Segment, np.ndarray]) -> np.ndarray:
+        if segment.modality == "image" and self.pixel_tokens is not None:
+            start, end = self._image_brackets
+            places = np.full(self.pixel_tokens, self.vocabulary.image.start)
+            return np.concatenate([start, places, end])
+        return self._ids(segment, contents[segment])
 
     def _ids(self, segment: Segment, content: np.ndarray) -> np.ndarray:
         if segment.modality != "image":

@@ -22,6 +22,7 @@ from kyvo.training.setup import (
     apply_compile_and_float8,
     build_model,
     build_optimizer,
+    build_soft_numbers,
     describe_run,
     fingerprint,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "autocast",
     "build_model",
     "build_optimizer",
+    "build_soft_numbers",
     "check_fingerprint",
     "describe_run",
     "find_interrupted",

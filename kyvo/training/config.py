@@ -14,6 +14,8 @@ from kyvo.scenes import get_schema
 from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training.loss import Normalization
 
+SOURCES = ("kyvo.data.dataset", "kyvo.prepare.stream")
+"""Where the builders of samples are."""
 Precision = Literal["auto", "fp32", "bf16_mixed", "bf16"]
 _POSITIVE = (
     "batch_size",
@@ -38,15 +40,18 @@ class LossConfig:
         normalization: ``valid``: mean over labels; ``sample``: every sample counts alike;
             ``reference``: the released code's scale (see ``kyvo.training.loss.loss_weight``).
         head_chunk: labels whose logits are held at a time; 0: all. Fewer need less memory.
+        number_sigma: spreads the label of a number over its neighbours by so much, in the unit of
+            the numbers; 0: one label.
     """
 
     weight_first_positions: int = 0
     weight: float = 1.0
     normalization: Normalization = "valid"
     head_chunk: int = 0
+    number_sigma: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("weight_first_positions", "head_chunk"):
+        for name in ("weight_first_positions", "head_chunk", "number_sigma"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected 0 or more, found {getattr(self, name)}")
         if self.weight <= 0:
@@ -104,9 +109,9 @@ class TrainingConfig:
     vocabulary: str
     codebook: Path
     model: Annotated[Component, From(("kyvo.models",))]
-    dataset: Annotated[Component, From(("kyvo.data.dataset",))]
+    dataset: Annotated[Component, From(SOURCES)]
     optimizer: Annotated[Component, From(("torch.optim", "torchao.optim", "kyvo.training.muon"))]
-    validation_dataset: Annotated[Component, From(("kyvo.data.dataset",))] | None = None
+    validation_dataset: Annotated[Component, From(SOURCES)] | None = None
     lr_scheduler: Annotated[Component, From(("torchtune.training.lr_schedulers",))] | None = None
     metric_logger: Annotated[Component, From(("torchtune.training.metric_logging",))] | None = None
     scene_schema: str | None = None

@@ -38,6 +38,41 @@ def cross_entropy_forward_backward(
     return losses_C, argmax_C == labels_C, d_labels_C
 
 
+@dataclass(frozen=True)
+class SoftTargets:
+    """Distributions in place of single labels.
+
+    Attributes:
+        columns: the ids that they are over, K of them.
+        is_soft_N: which labels have one.
+        targets_NK: sums to 1 for each of these, 0 for the others.
+    """
+
+    columns: slice
+    is_soft_N: Tensor
+    targets_NK: Tensor
+
+    def __getitem__(self, part: slice) -> "SoftTargets":
+        return SoftTargets(self.columns, self.is_soft_N[part], self.targets_NK[part])
+
+    def excess(self, logits_CV: Tensor, labels_C: Tensor) -> Tensor:
+        """By how much the loss exceeds that of the label alone (C,), before any weight."""
+        scores_CK = logits_CV[:, self.columns].to(self.targets_NK.dtype)
+        expected_C = (scores_CK * self.targets_NK).sum(-1)
+        label_C = logits_CV.gather(-1, labels_C[:, None])[:, 0].to(expected_C.dtype)
+        return torch.where(self.is_soft_N, label_C - expected_C, 0)
+
+    def write_gradient(
+        self, softmax_CV: Tensor, labels_C: Tensor, d_labels_C: Tensor, weights_C: Tensor
+    ) -> None:
+        """Turn a weighted softmax into the gradient, in place."""
+        kept_C = softmax_CV.gather(-1, labels_C[:, None])[:, 0]
+        hard_C = torch.where(self.is_soft_N, kept_C, d_labels_C.to(kept_C.dtype))
+        softmax_CV.scatter_(-1, labels_C[:, None], hard_C[:, None])
+        block_CK = softmax_CV[:, self.columns]
+        block_CK.sub_((self.targets_NK * weights_C[:, None]).to(block_CK.dtype))
+
+
 @cache
 def compiled_forward_backward(**options: Any) -> _ForwardBackward:
     """``cross_entropy_forward_backward`` in few kernels, compiled once for any number of labels.
@@ -63,6 +98,7 @@ def fused_cross_entropy(
     chunk: int = 0,
     forward_backward: _ForwardBackward = cross_entropy_forward_backward,
     alignment: int = 1,
+    soft: SoftTargets | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed weighted cross-entropy of ``hidden_ND @ head_VD.T``, and how many labels are first.
 
@@ -72,6 +108,8 @@ def fused_cross_entropy(
         chunk: labelled positions at a time; 0: all at once.
         forward_backward: ``cross_entropy_forward_backward``, or the compiled one.
         alignment: what the number of ids is padded to a multiple of.
+        soft: distributions that take the place of some labels; a label itself still says what is
+            correct.
     """
     dtype = hidden_ND.dtype
     if torch.is_autocast_enabled(hidden_ND.device.type):
@@ -82,7 +120,7 @@ def fused_cross_entropy(
         is_training and hidden_ND.requires_grad,
         is_training and head_VD.requires_grad,
     )
-    settings = _Settings(dtype, needs_input_grad, chunk, forward_backward, alignment)
+    settings = _Settings(dtype, needs_input_grad, chunk, forward_backward, alignment, soft)
     sums: tuple[Tensor, Tensor] = _FusedCrossEntropy.apply(
         hidden_ND, head_VD, labels_N, weights_N, settings
     )
@@ -96,7 +134,7 @@ class _Settings:
     Attributes:
         dtype: type of the matmuls.
         needs_input_grad: whether the hidden states, and the head, get a gradient.
-        chunk, forward_backward, alignment: as for ``fused_cross_entropy``.
+        chunk, forward_backward, alignment, soft: as for ``fused_cross_entropy``.
     """
 
     dtype: torch.dtype
@@ -104,6 +142,7 @@ class _Settings:
     chunk: int
     forward_backward: _ForwardBackward
     alignment: int
+    soft: SoftTargets | None
 
     def slices(self, count: int) -> Iterator[slice]:
         """Chunks of ``count`` labels: at least one, be it empty."""
@@ -143,13 +182,19 @@ class _FusedCrossEntropy(torch.autograd.Function):
         for part in settings.slices(len(labels_N)):
             logits_CP, labels_C = inputs_ND[part] @ head_PD.T, labels_N[part]
             # The padding's logits are zero, and so is their gradient.
-            logits_CV = logits_CP[:, :num_ids]
+            logits_CV, weights_C = logits_CP[:, :num_ids], weights_N[part]
+            soft = settings.soft[part] if settings.soft is not None else None
+            excess_C = soft.excess(logits_CV, labels_C) if soft is not None else 0.0
             losses_C, correct_C, d_labels_C = settings.forward_backward(
-                logits_CV, labels_C, weights_N[part]
+                logits_CV, labels_C, weights_C
             )
+            losses_C = losses_C + excess_C * weights_C
             total, correct = total + losses_C.sum(), correct + correct_C.sum()
             # From here on the logits are the gradient of the loss.
-            logits_CV.scatter_(-1, labels_C[:, None], d_labels_C[:, None].to(dtype))
+            if soft is not None:
+                soft.write_gradient(logits_CV, labels_C, d_labels_C, weights_C)
+            else:
+                logits_CV.scatter_(-1, labels_C[:, None], d_labels_C[:, None].to(dtype))
             if d_hidden_ND is not None:
                 d_hidden_ND[part] = logits_CP @ head_PD
             if needs_head:

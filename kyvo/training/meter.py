@@ -1,7 +1,7 @@
 """What a training run reports: loss, accuracy on labels, speed, time left."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -58,6 +58,17 @@ class StepMeter:
         self._tokens += batch.num_tokens
         self._samples += len(batch.keys)
 
+    def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The batches, with the host's wait for each counted."""
+        iterator = iter(batches)
+        while True:
+            begun = time.perf_counter()
+            batch = next(iterator, None)
+            self.seconds_waited += time.perf_counter() - begun
+            if batch is None:
+                return
+            yield batch
+
     def sums(self) -> dict[str, float]:
         """The sums so far, for a checkpoint; waits for the device."""
         return {
@@ -84,6 +95,7 @@ class StepMeter:
             "tokens_per_second": self._tokens / seconds,
             "samples_per_second": self._samples / seconds,
             "seconds_left": seconds_left,
+            "waiting_share": self.seconds_waited / seconds,
         }
         if torch.cuda.is_initialized():
             values["peak_gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
@@ -92,6 +104,7 @@ class StepMeter:
 
     def _reset(self) -> None:
         self._loss, self._correct = torch.tensor(0.0), torch.tensor(0)
+        self.seconds_waited = 0.0
         self._weight = 0.0
         self._labels = self._tokens = self._samples = 0
 

@@ -14,11 +14,12 @@ from torch import nn
 from kyvo.common.devices import check_float8, check_memory, free_memory, resolve_device
 from kyvo.common.errors import Problems
 from kyvo.common.files import check_free_space, format_bytes, require_folder
-from kyvo.data.batches import Batch, LossWeighting, collate
+from kyvo.data.batches import BatchSource, LossWeighting, collate
 from kyvo.data.dataset import KyvoDataset
-from kyvo.data.inspection import DATA_REMEDY, check_scenes
-from kyvo.images.codebook import load_codebook
+from kyvo.data.inspection import DATA_REMEDY, check_image_codes, check_scenes
+from kyvo.images.codebook import codebook_hash, load_codebook
 from kyvo.models import KyvoModel, build_on_meta, check_codebook, num_parameters
+from kyvo.models.description import read_description
 from kyvo.scenes import ParseReport, SceneCodec, get_schema
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
 from kyvo.tokens.vocabulary import get_vocabulary
@@ -27,6 +28,7 @@ from kyvo.training.memory import TrainingMemory, checkpoint_bytes, estimate_memo
 from kyvo.training.runtime import length_multiple
 from kyvo.training.setup import (
     build_optimizer,
+    build_source,
     check_lengths,
     describe_run,
     find_start,
@@ -54,8 +56,8 @@ class TrainingPlan:
 
     config: TrainingConfig
     device: torch.device
-    dataset: KyvoDataset
-    validation: KyvoDataset | None
+    dataset: BatchSource
+    validation: BatchSource | None
     steps_per_epoch: int
     total_steps: int
     num_parameters: int
@@ -66,10 +68,10 @@ class TrainingPlan:
 
     def summary(self) -> str:
         """The plan as lines of text."""
-        lengths = self.dataset.lengths
+        shortest, longest = self.dataset.length_range
         held_out = f", {len(self.validation)} held out" if self.validation else ""
         lines = [
-            f"{len(self.dataset)} samples of {lengths.min()} to {lengths.max()} tokens{held_out}",
+            f"{len(self.dataset)} samples of {shortest} to {longest} tokens{held_out}",
             *self.dataset.excluded,
             f"{self.num_parameters:,} weights, {self.num_trained:,} of them trained",
             f"{self.total_steps} steps on {self.device} in {self.config.precision}, "
@@ -96,10 +98,12 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
     problems = Problems()
     problems.attempt(require_folder, config.data_root, "data_root", DATA_REMEDY)
     device = problems.attempt(resolve_device, config.device)
-    dataset = problems.attempt(_build_dataset, config)
+    model = problems.attempt(build_on_meta, config.model, vocabulary)
+    component = config.dataset.with_defaults(seed=config.seed)
+    dataset = problems.attempt(build_source, component, vocabulary, model)
     validation = None
     if config.validation_dataset is not None:
-        validation = problems.attempt(config.validation_dataset.build, vocabulary=vocabulary)
+        validation = problems.attempt(build_source, config.validation_dataset, vocabulary, model)
     if device is not None:
         config = config.on(device)
         problems.attempt(_check_optimizer, config, device)
@@ -108,9 +112,11 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
     scenes = problems.attempt(_read_scenes, config, dataset)
     if dataset is not None:
         problems.attempt(describe_run, config, dataset)
-    model = problems.attempt(build_on_meta, config.model, vocabulary)
-    _check_weights(model, config, problems)
+    codebook = _check_weights(model, config, problems)
     for samples in (dataset, validation):
+        if samples is not None and codebook is not None:
+            owner = f"codebook {config.codebook}"
+            problems.attempt(check_image_codes, samples, codebook_hash(codebook), owner)
         if samples is not None and model is not None:
             multiple = length_multiple(device) if device is not None else 1
             problems.attempt(check_lengths, samples, model.max_seq_len, multiple)
@@ -127,23 +133,22 @@ _MEMORY_REMEDY = (
 )
 
 
-def _build_dataset(config: TrainingConfig) -> KyvoDataset:
-    component = config.dataset.with_defaults(seed=config.seed)
-    dataset: KyvoDataset = component.build(vocabulary=get_vocabulary(config.vocabulary))
-    return dataset
-
-
-def _check_weights(model: KyvoModel | None, config: TrainingConfig, problems: Problems) -> None:
-    """Weights and codebook are there, and fit the model."""
+def _check_weights(
+    model: KyvoModel | None, config: TrainingConfig, problems: Problems
+) -> np.ndarray | None:
+    """The codebook; it and the weights are there, and fit the model."""
     num_codes = get_vocabulary(config.vocabulary).num_image_codes
     codebook = problems.attempt(load_codebook, config.codebook, num_codes)
     found = Problems()
     start = found.attempt(find_start, config)
+    stored = found.attempt(read_description, start.parent) if start is not None else None
     problems.messages += found.messages
     if model is not None and not found.messages:
         problems.attempt(load_start, model, config)
     if model is not None and codebook is not None:
-        problems.attempt(check_codebook, model, codebook, config.codebook, start)
+        trained_with = stored.codebook_sha256 if stored is not None else None
+        problems.attempt(check_codebook, model, codebook, config.codebook, start, trained_with)
+    return codebook
 
 
 def _check_optimizer(config: TrainingConfig, device: torch.device) -> None:
@@ -154,10 +159,10 @@ def _check_optimizer(config: TrainingConfig, device: torch.device) -> None:
         config.lr_scheduler.build(optimizer, num_training_steps=1)
 
 
-def _read_scenes(config: TrainingConfig, dataset: KyvoDataset | None) -> ParseReport | None:
-    """Read some scenes back, if the config says how they are written."""
+def _read_scenes(config: TrainingConfig, dataset: BatchSource | None) -> ParseReport | None:
+    """Read some scenes of files back, if the config says how they are written."""
     vocabulary = get_vocabulary(config.vocabulary)
-    if config.scene_schema is None:
+    if config.scene_schema is None or not isinstance(dataset, KyvoDataset):
         return None
     if config.tokenizer is None and vocabulary.shipped_tokenizer is None:
         return None
@@ -170,8 +175,8 @@ def _plan(
     config: TrainingConfig,
     device: torch.device,
     model: KyvoModel,
-    dataset: KyvoDataset,
-    validation: KyvoDataset | None,
+    dataset: BatchSource,
+    validation: BatchSource | None,
     scenes: ParseReport | None,
 ) -> TrainingPlan:
     num_batches = math.ceil(len(dataset) / config.batch_size)
@@ -179,7 +184,8 @@ def _plan(
     planned = steps_per_epoch * config.epochs
     saved, exported = checkpoint_bytes(model, config)
     num_exports = {"never": 0, "last": 1, "every_epoch": config.epochs}[config.export_released]
-    batch = _heaviest_batch(dataset, config.batch_size, length_multiple(device))
+    longest = dataset.longest(config.batch_size)
+    batch = collate(longest, LossWeighting(), length_multiple(device))
     return TrainingPlan(
         config,
         device,
@@ -194,12 +200,6 @@ def _plan(
         saved * (config.keep_checkpoints + 1) + exported * num_exports,
         scenes,
     )
-
-
-def _heaviest_batch(dataset: KyvoDataset, batch_size: int, multiple: int) -> Batch:
-    """The batch of the longest samples."""
-    longest = np.argsort(dataset.lengths)[-batch_size:]
-    return collate([dataset[int(index)] for index in longest], LossWeighting(), multiple)
 
 
 def _missing_bytes(config: TrainingConfig, plan: TrainingPlan) -> int:

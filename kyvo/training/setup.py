@@ -8,18 +8,21 @@ from torch import nn
 from torch.optim import Optimizer
 from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
+from kyvo.common.config import Component
 from kyvo.common.errors import InputError
 from kyvo.common.files import file_hash
-from kyvo.data.batches import padded_length
-from kyvo.data.dataset import KyvoDataset
+from kyvo.data.batches import BatchSource, padded_length
 from kyvo.images.codebook import load_codebook
 from kyvo.models import KyvoModel, find_llama, find_weights, load_llama, load_released
 from kyvo.models.description import ModelDescription, describe_model
 from kyvo.scenes import get_schema
-from kyvo.tokens.vocabulary import get_vocabulary
+from kyvo.tokens.vocabulary import Vocabulary, get_vocabulary
 from kyvo.training.config import TrainingConfig
+from kyvo.training.loss import SoftNumbers
 from kyvo.training.runtime import weight_dtype
 
+# The matrices between embedding and head, which Muon may train.
+_HIDDEN = ("layers.", "image_input.encoder.")
 # Nine tenths of a layer's matmuls. Queries, keys and values stay bfloat16: two of them are too
 # narrow to gain, and in bfloat16 all three are one matmul.
 _FLOAT8_LINEARS = ("mlp.w1", "mlp.w2", "mlp.w3", "attn.output_proj")
@@ -35,11 +38,20 @@ def build_model(config: TrainingConfig, device: torch.device) -> KyvoModel:
     return model.to(device, weight_dtype(config.precision))
 
 
-def describe_run(config: TrainingConfig, dataset: KyvoDataset) -> ModelDescription:
+def build_source(
+    component: Component, vocabulary: Vocabulary, model: KyvoModel | None
+) -> BatchSource:
+    """The samples of a config, as the model reads them; None: its images enter as their codes."""
+    extra = model.image_input.options.for_data if model is not None and model.image_input else {}
+    source: BatchSource = component.build(vocabulary=vocabulary, **extra)
+    return source
+
+
+def describe_run(config: TrainingConfig, dataset: BatchSource) -> ModelDescription:
     """What the run's checkpoints say of themselves.
 
     Raises:
-        InputError: a tokenizer that the config names is missing or unreadable.
+        InputError: a tokenizer or the codebook that the config names is missing or unreadable.
     """
     return describe_model(
         config.model,
@@ -99,21 +111,20 @@ def load_start(model: KyvoModel, config: TrainingConfig) -> None:
         load_llama(model, config.llama_weights, config.lm_head_init)
 
 
-def check_lengths(dataset: KyvoDataset, max_seq_len: int, multiple: int = 1) -> None:
+def check_lengths(dataset: BatchSource, max_seq_len: int, multiple: int = 1) -> None:
     """Refuse samples that are longer than the model can read, in whichever task they are drawn.
 
     ``multiple``: what lengths will be padded to a multiple of.
     """
-    lengths = dataset.lengths_by_task.max(axis=0)
+    key, sample = dataset.longest(1)[-1]
     # The last token is only ever predicted.
-    longest = int(lengths.max()) - 1
+    longest = len(sample.tokens) - 1
     padded = padded_length(longest, multiple)
     if padded > max_seq_len:
         rounded = f", {padded} with padding" if padded > longest else ""
         raise InputError(
-            f"dataset: sample {dataset.keys[lengths.argmax()].decode()!r} has {longest} input "
-            f"tokens{rounded}, but the model's max_seq_len is {max_seq_len}. "
-            "Raise model.max_seq_len."
+            f"dataset: sample {key!r} has {longest} input tokens{rounded}, but the model's "
+            f"max_seq_len is {max_seq_len}. Raise model.max_seq_len."
         )
 
 
@@ -124,8 +135,8 @@ def build_optimizer(config: TrainingConfig, parameters: dict[str, nn.Parameter])
     """
     vectors = [p for p in parameters.values() if p.dim() <= 1]
     matrices = {name: p for name, p in parameters.items() if p.dim() > 1}
-    hidden = [p for name, p in matrices.items() if name.startswith("layers.")]
-    tables = [p for name, p in matrices.items() if not name.startswith("layers.")]
+    hidden = [p for name, p in matrices.items() if name.startswith(_HIDDEN)]
+    tables = [p for name, p in matrices.items() if not name.startswith(_HIDDEN)]
     groups: list[dict[str, Any]] = [
         {"params": hidden, "is_hidden": True},
         {"params": tables},
@@ -135,13 +146,25 @@ def build_optimizer(config: TrainingConfig, parameters: dict[str, nn.Parameter])
     return optimizer
 
 
-def fingerprint(config: TrainingConfig, num_samples: int) -> dict[str, str]:
-    """What a resumed run must share with the run that it goes on with."""
+def build_soft_numbers(config: TrainingConfig, device: torch.device) -> SoftNumbers | None:
+    """What spreads the labels of numbers, where the config wants that."""
+    sigma = config.loss.number_sigma
+    return SoftNumbers(get_vocabulary(config.vocabulary), sigma, device) if sigma else None
+
+
+def fingerprint(config: TrainingConfig, dataset: BatchSource) -> dict[str, str]:
+    """What a resumed run must share with the run that it goes on with.
+
+    Files are in it by what they hold, not by where they are.
+    """
+    files = dataset.files()
+    options = {k: v for k, v in config.dataset.arguments.items() if k not in files}
     return {
         "vocabulary": config.vocabulary,
         "model": f"{config.model.path} {dict(config.model.arguments)}",
-        "dataset": f"{dict(config.dataset.arguments)}",
-        "samples": str(num_samples),
+        "dataset": f"{options}",
+        **{f"dataset.{name}": file_hash(path)[:16] for name, path in sorted(files.items())},
+        "samples": str(len(dataset)),
         "codebook": file_hash(config.codebook)[:16],
         "optimizer": f"{config.optimizer.path} {dict(config.optimizer.arguments)}",
         "lr_scheduler": f"{config.lr_scheduler}",

@@ -49,10 +49,20 @@ def project(
 
     The image shows the 4:3 frustum squeezed into ``height`` x ``width``.
     """
-    position = np.asarray(camera, dtype=np.float64)
-    right, up, forward = view_axes(position)
-    offset = np.asarray(point, dtype=np.float64) - position
-    depth = float(offset @ forward)
-    column = 0.5 + offset @ right / depth / HALF_WIDTH / 2
-    row = 0.5 - offset @ up / depth / HALF_WIDTH / 2 * ASPECT
-    return round(column * width), round(row * height), depth
+    ((pixel,),) = project_all(np.array([camera]), np.array([[point]]), height, width)
+    return pixel
+
+
+def project_all(
+    cameras_N3: np.ndarray, points_NK3: np.ndarray, height: int, width: int
+) -> list[list[tuple[int, int, float]]]:
+    """Return what ``project`` says of K points each in the images of N cameras."""
+    axes_N13 = (axis_N3[:, None] for axis_N3 in view_axes(cameras_N3))
+    offset_NK3 = points_NK3 - cameras_N3[:, None]
+    # A sum of three in this order, rather than a matrix product, is the same on every machine.
+    right_NK, up_NK, depth_NK = ((offset_NK3 * axis_N13).sum(-1) for axis_N13 in axes_N13)
+    column_NK = (0.5 + right_NK / depth_NK / HALF_WIDTH / 2) * width
+    row_NK = (0.5 - up_NK / depth_NK / HALF_WIDTH / 2 * ASPECT) * height
+    pixels_NK = (np.rint(values_NK).astype(np.int64) for values_NK in (column_NK, row_NK))
+    rows = zip(*(values_NK.tolist() for values_NK in (*pixels_NK, depth_NK)), strict=True)
+    return [list(zip(*values, strict=True)) for values in rows]

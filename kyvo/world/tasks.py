@@ -4,16 +4,17 @@ An item of a world is one number of a split: its scenes, each to be shown in an 
 said about them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Any
 
 from kyvo.common.errors import InputError
 from kyvo.world import objaworld
+from kyvo.world.clevr.batch_sampler import complete_scenes, sample_scenes
 from kyvo.world.clevr.sampler import SceneOptions, image_filename, sample_scene
 from kyvo.world.clevr.scene import ClevrScene
-from kyvo.world.instructions import KINDS, sample_edit
+from kyvo.world.instructions import Edit, kind_of, sample_edit, sample_edits
 from kyvo.world.objaworld import ObjaWorldOptions, ObjaWorldScene
 from kyvo.world.questions import ask
 
@@ -41,7 +42,11 @@ class WorldTask:
     Attributes:
         scene_folders, text_folders: the keys of every ``Item``.
         splits: sizes of the splits, where the paper has them as there; test is held out.
-        sample: (index, split, seed, options) -> Item; these alone decide it.
+        sample: (index, split, seed, options) -> Item; these alone decide it. Worlds on disk are
+            made of these.
+        sample_many: (indices, split, seed, options) -> Items, many times as fast in hundreds. The
+            distribution is that of ``sample``, but the items are others: each is decided by its
+            index, the split, the seed and the options alone, whatever else is asked for.
         options: class of the options.
         image_filename: (split, index) -> name of an item's images.
         has_environments: whether grounds and skies differ from CLEVR's: not all renderers draw
@@ -52,6 +57,7 @@ class WorldTask:
     text_folders: tuple[str, ...]
     splits: Mapping[str, int]
     sample: Callable[[int, str, int, Any], Item]
+    sample_many: Callable[[Sequence[int], str, int, Any], list[Item]]
     options: type = SceneOptions
     image_filename: Callable[[str, int], str] = image_filename
     has_environments: bool = False
@@ -63,13 +69,19 @@ def _sample_scene(index: int, split: str, seed: int, options: SceneOptions) -> I
 
 def _sample_instruction(index: int, split: str, seed: int, options: SceneOptions) -> Item:
     """The kinds take turns."""
-    edit = sample_edit(index, split, KINDS[index % len(KINDS)], seed, options)
+    return _instruction(sample_edit(index, split, kind_of(index), seed, options))
+
+
+def _instruction(edit: Edit) -> Item:
     return Item({"source": edit.source, "target": edit.target}, {"instructions": edit.to_json()})
 
 
 def _sample_question(index: int, split: str, seed: int, options: SceneOptions) -> Item:
     random = Random(f"{seed}/{split}/{index}/question")
-    scene = sample_scene(index, split, seed, options)
+    return _question(sample_scene(index, split, seed, options), random)
+
+
+def _question(scene: ClevrScene, random: Random) -> Item:
     return Item({"": scene}, {"questions": ask(scene, random).to_json()})
 
 
@@ -80,22 +92,57 @@ def _sample_objaworld(index: int, split: str, seed: int, options: ObjaWorldOptio
     return Item({"": objaworld.sample_objaworld_scene(index, split, seed, chosen)}, {})
 
 
+def _draw_scenes(
+    indices: Sequence[int], split: str, seed: int, options: SceneOptions
+) -> list[Item]:
+    scenes = complete_scenes(sample_scenes(indices, split, seed, options), options)
+    return [Item({"": scene}, {}) for scene in scenes]
+
+
+def _draw_instructions(
+    indices: Sequence[int], split: str, seed: int, options: SceneOptions
+) -> list[Item]:
+    return [_instruction(edit) for edit in sample_edits(indices, split, seed, options)]
+
+
+def _draw_questions(
+    indices: Sequence[int], split: str, seed: int, options: SceneOptions
+) -> list[Item]:
+    scenes = complete_scenes(sample_scenes(indices, split, seed, options), options)
+    return [
+        _question(scene, Random(f"{seed}/{split}/{scene.image_index}/question")) for scene in scenes
+    ]
+
+
+def _draw_objaworld(
+    indices: Sequence[int], split: str, seed: int, options: ObjaWorldOptions
+) -> list[Item]:
+    """One by one: there is no other way to draw these."""
+    return [_sample_objaworld(index, split, seed, options) for index in indices]
+
+
 TASKS: Mapping[str, WorldTask] = {
-    "scenes": WorldTask(("",), (), {"train": 120_000, "test": 2_000}, _sample_scene),
+    "scenes": WorldTask(("",), (), {"train": 120_000, "test": 2_000}, _sample_scene, _draw_scenes),
     "instructions": WorldTask(
         ("source", "target"),
         ("instructions",),
         {"train": 100_000, "test": 5 * 500},
         _sample_instruction,
+        _draw_instructions,
     ),
     "questions": WorldTask(
-        ("",), ("questions",), {"train": 20_000, "test": 2_000}, _sample_question
+        ("",),
+        ("questions",),
+        {"train": 20_000, "test": 2_000},
+        _sample_question,
+        _draw_questions,
     ),
     "objaworld": WorldTask(
         ("",),
         (),
         {"train": 20_000, "test": 2_000},
         _sample_objaworld,
+        _draw_objaworld,
         options=ObjaWorldOptions,
         image_filename=objaworld.image_filename,
         has_environments=True,

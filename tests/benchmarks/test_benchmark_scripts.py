@@ -10,13 +10,17 @@ import pytest
 import torch
 from torch import nn
 
+from kyvo.common.config import load_config
 from kyvo.common.errors import InputError
 from kyvo.images.vqgan import VQGAN
+from kyvo.training.vqgan import VQGANTrainingConfig
 from kyvo.world import SceneOptions, sample_scene
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-data_store, vqgan, world = map(importlib.import_module, ("data_store", "vqgan", "world"))
+data_store, vqgan, vqgan_training, world = map(
+    importlib.import_module, ("data_store", "vqgan", "vqgan_training", "world")
+)
 
 
 def rows_of(main, output, *argv):
@@ -70,6 +74,30 @@ def test_vqgan_counts_the_flops_of_its_convolutions_and_attention():
     measured = vqgan.Bench(vqgan.SUBJECTS["mini"], (), torch.device("cpu"), 1)
     flops, _ = measured._reference("decode", codes.numpy())
     assert flops == expected
+
+
+def test_vqgan_training_times_each_lever_beside_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr("kyvo.prepare.image_stream._SCENES_AT_ONCE", {"cpu": 4})
+    small = ("model.ch=4", "model.resolution=16", "model.n_embed=8", "data.stream.scenes={}")
+    levers = ("--levers", "float32", "bf16, channels last", "--batches", "2")
+    rows = rows_of(vqgan_training.main, tmp_path / "training.json", *levers, *small)
+    plain, fast = (
+        rows[f"{name}, batch 2", "images/s"] for name in ("float32", "bf16, channels last")
+    )
+    assert plain["reference"] == fast["reference"] == plain["value"] > 0
+    assert rows["images of the stream", "images/s"]["value"] > 0
+    # Backward passes take twice the forward pass, but for the image's own gradient.
+    gflop = rows["matmuls of a step, per image", "GFLOP"]["value"]
+    config = load_config(VQGANTrainingConfig, vqgan_training.DEFAULT_CONFIG, small).model
+    forward = flops_of_both_ways(VQGAN(config), torch.zeros(1, 3, 16, 16)) / 1e9
+    assert 2.8 * forward < gflop <= 3.05 * forward
+
+
+def flops_of_both_ways(model, images):
+    features = model.features(images)
+    return flops_of(model.encoder, images) + flops_of(
+        model.decoder, model.post_quant_conv(features)
+    )
 
 
 def test_psnr_is_that_of_its_definition():
@@ -137,10 +165,11 @@ def test_data_store_is_compared_with_plain_json(tmp_path):
     ("script", "argv"),
     [
         (vqgan, ["--batches", "0"]),
+        (vqgan_training, ["--batches", "0"]),
         (world, ["--count", "0"]),
         (data_store, ["--entries", "0"]),
     ],
-    ids=["vqgan", "world", "data_store"],
+    ids=["vqgan", "vqgan_training", "world", "data_store"],
 )
 def test_nothing_to_measure_is_refused(script, argv):
     with pytest.raises(InputError, match="expected 1 or more"):

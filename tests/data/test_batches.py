@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from kyvo.data.batches import (
     Batch,
+    BatchSettings,
     LossWeighting,
     collate,
     length_buckets,
-    make_loader,
     position_weights,
 )
 from kyvo.data.dataset import kyvo_dataset
@@ -41,15 +41,15 @@ BATCHES = st.lists(samples(), min_size=1, max_size=5).map(
 WEIGHTINGS = st.builds(LossWeighting, st.integers(0, 4), st.sampled_from((0.5, 1.0, 10.0)))
 
 
-@given(LENGTHS, st.integers(1, 40), st.integers(0, 5), st.integers(0, 5), st.booleans())
+@given(LENGTHS, st.integers(1, 40), st.none() | st.integers(0, 5), st.integers(0, 5))
 def test_buckets_hold_every_index_once(
-    lengths: np.ndarray, batch_size: int, seed: int, epoch: int, shuffle: bool
+    lengths: np.ndarray, batch_size: int, seed: int | None, epoch: int
 ) -> None:
-    batches = length_buckets(lengths, batch_size, seed, epoch, shuffle)
+    batches = length_buckets(lengths, batch_size, seed, epoch)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert len(batches) == math.ceil(len(lengths) / batch_size)
     assert sum(len(batch) != batch_size for batch in batches) <= 1
-    assert batches == length_buckets(lengths.copy(), batch_size, seed, epoch, shuffle)
+    assert batches == length_buckets(lengths.copy(), batch_size, seed, epoch)
 
 
 def test_epochs_and_seeds_differ() -> None:
@@ -60,7 +60,7 @@ def test_epochs_and_seeds_differ() -> None:
 
 def test_unshuffled_buckets_ascend() -> None:
     lengths = np.random.default_rng(0).integers(300, 700, size=500)
-    order = [i for batch in length_buckets(lengths, 8, 0, 0, shuffle=False) for i in batch]
+    order = [i for batch in length_buckets(lengths, 8, None, 0) for i in batch]
     assert (np.diff(lengths[order]) >= 0).all()
 
 
@@ -155,7 +155,9 @@ def test_loader_gives_exactly_the_planned_batches(tmp_path: Path, num_workers: i
     data = kyvo_dataset(vocabulary=get_vocabulary("clevr"), task="3-I", codes_per_image=16, **paths)
     plan = length_buckets(data.lengths, 4, seed=0, epoch=0)
     weighting = LossWeighting(5, 10.0)
-    batches = list(make_loader(data, plan, weighting, num_workers))
+    settings = BatchSettings(4, weighting, seed=0, num_workers=num_workers)
+    batches = list(data.batches(0, 0, settings))
+    assert [batch.keys for batch in data.batches(0, 1, settings)] == [batches[1].keys]
     assert sorted(len(batch.keys) for batch in batches) == [2, 4]
     for indices, batch in zip(plan, batches, strict=True):
         expected = collate([data[i] for i in indices], weighting)

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NUM_ENTRIES, IDS_PER_ENTRY = 20_000, 256
+NUM_ENTRIES, IDS_PER_ENTRY = 10_000, 256
 IDS_MB = NUM_ENTRIES * IDS_PER_ENTRY * 4 / 1e6
 
 pytestmark = pytest.mark.skipif(
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ids and strings of the size of a real data set's; about 40 MB."""
+    """Ids and strings of the size of a real data set's; about 20 MB."""
     path = tmp_path_factory.mktemp("memory") / "scenes.json"
     rows = np.random.default_rng(0).integers(1024, size=(NUM_ENTRIES, IDS_PER_ENTRY))
     string = "[OBJECT-START][SIZE] large[COLOR] cyan" * 20

@@ -113,6 +113,7 @@ def test_compiled_decoding_changes_no_token_and_compiles_little(greedy, graphs):
     assert compiled_before[2] == compiled_before[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["I-3", "3-I"])
 def test_compiled_steps_change_what_a_slot_has_in_its_place(task, graphs, monkeypatch):
     """And choose what the uncompiled ones choose."""
@@ -143,6 +144,7 @@ def test_compiled_steps_change_what_a_slot_has_in_its_place(task, graphs, monkey
     assert graphs.frame_count > 0
 
 
+@pytest.mark.slow
 def test_a_compiled_engine_is_freed_with_its_last_user(graphs):
     model = tiny_model()
     engine = Engine(model, GenerationSettings(EOS, 4, compiled=True), 3, 50)
@@ -407,7 +409,7 @@ def check_an_engine_that_lives(model, prompts, expected, **settings):
     return engine
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_engine_is_built_once_and_serves_many_calls(greedy, compiled, graphs):
     engine = check_an_engine_that_lives(*greedy, compiled=compiled)
     # A call that was left half-way does not show in the next one.

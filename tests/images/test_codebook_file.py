@@ -1,11 +1,20 @@
+import hashlib
 import pickle
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kyvo.common.errors import InputError
-from kyvo.images.codebook import load_codebook, save_codebook
+from kyvo.images.codebook import (
+    codebook_hash,
+    codebook_record,
+    load_codebook,
+    record_codebook,
+    recorded_codebook,
+    save_codebook,
+)
 
 TABLE = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
 
@@ -46,3 +55,23 @@ def test_pickled_and_broken_files_are_refused(tmp_path: Path) -> None:
         load_codebook(path, 6)
     with pytest.raises(InputError, match="no such file"):
         load_codebook(tmp_path / "missing.npy", 6)
+
+
+def test_the_hash_is_of_the_values_alone() -> None:
+    little_endian = b"".join(struct.pack("<f", value) for value in TABLE.flatten())
+    expected = hashlib.sha256(little_endian).hexdigest()
+    assert codebook_hash(TABLE) == expected
+    assert codebook_hash(TABLE.astype(">f4")) == expected
+    assert codebook_hash(np.asfortranarray(TABLE)) == expected
+    assert codebook_hash(TABLE[::-1]) != expected
+
+
+def test_a_record_is_beside_its_codes_and_may_be_missing(tmp_path: Path) -> None:
+    codes = tmp_path / "train_vqgan_indices.json"
+    assert recorded_codebook(codes) is None
+    record_codebook(codes, TABLE)
+    assert recorded_codebook(codes) == codebook_hash(TABLE)
+    assert list(tmp_path.glob("*.json")) == []
+    codebook_record(codes).write_text("[]")
+    with pytest.raises(InputError, match="expected an object with a string 'codebook_sha256'"):
+        recorded_codebook(codes)

@@ -4,13 +4,16 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from vqgan_fixtures import MINI
 
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
 from kyvo.images.checkpoint import save_vqgan
-from kyvo.images.vqgan import VQGAN, VQGANConfig
+from kyvo.images.codebook import codebook_hash, save_codebook
+from kyvo.images.vqgan import VQGAN
 from kyvo.models import MODEL, save_checkpoint
 from kyvo.models.description import (
     DESCRIPTION,
@@ -32,30 +35,22 @@ SIZE = {
     "num_kv_heads": 1,
     "embed_dim": 8,
     "intermediate_dim": 8,
-    "codebook_dim": 4,
+    "codebook_dim": MINI.embed_dim,
 }
-VQGAN_SHAPE = VQGANConfig(
-    embed_dim=4,
-    n_embed=512,
-    z_channels=8,
-    resolution=16,
-    ch=8,
-    ch_mult=(1, 1, 2),
-    num_res_blocks=1,
-    attn_resolutions=(),
-    num_groups=1,
-)
 
 
 @pytest.fixture
 def vqgan(tmp_path):
     torch.manual_seed(0)
-    model = VQGAN(VQGAN_SHAPE)
+    model = VQGAN(MINI)
     save_vqgan(model, tmp_path / "codes/run", "run")
     return model
 
 
 def describe(folder, vocabulary="mini", schema="clevr", **changes):
+    shape = (get_vocabulary(vocabulary).num_image_codes, MINI.embed_dim)
+    codebook = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    save_codebook(folder / "codes/codebook.npy", codebook)
     values = {
         "model": Component("kyvo.models.kyvo_model", SIZE),
         "vocabulary": get_vocabulary(vocabulary),
@@ -89,6 +84,8 @@ def test_everything_comes_back(tmp_path, vqgan):
     assert found.vocabulary == description.vocabulary
     assert found.schema == description.schema
     assert found.differences(description) == []
+    codebook = np.load(tmp_path / "codes/codebook.npy")
+    assert found.codebook_sha256 == codebook_hash(codebook)
     assert found.build_model().output.weight.shape == (VOCABULARIES["mini"].size, 8)
     assert str(tmp_path) not in (folder / DESCRIPTION).read_text()
 
@@ -127,7 +124,7 @@ def test_a_large_image_tokenizer_is_named_by_its_hash(tmp_path, vqgan, monkeypat
     folder = saved(tmp_path, describe(tmp_path))
     assert not (folder / IMAGE_TOKENIZER).exists()
     found = read_description(folder)
-    assert open_image_tokenizer(found).config == VQGAN_SHAPE
+    assert open_image_tokenizer(found).config == MINI
     weights = tmp_path / "codes/run/checkpoints/last.ckpt"
     weights.write_bytes(weights.read_bytes() + b" ")
     with pytest.raises(InputError, match=r"last\.ckpt has changed: the checkpoint needs the file"):
@@ -177,3 +174,11 @@ def test_a_damaged_description_is_refused(tmp_path):
     (tmp_path / DESCRIPTION).write_text(json.dumps(values))
     with pytest.raises(InputError, match=r"'os\.system' may not be used here"):
         read_description(tmp_path)
+
+
+def test_older_checkpoints_say_no_codebook(tmp_path):
+    values = describe(tmp_path).to_json()
+    del values["codebook_sha256"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(values))
+    assert read_description(tmp_path).codebook_sha256 is None
+    assert describe(tmp_path, codes_per_image=0).codebook_sha256 is None

@@ -11,6 +11,7 @@ from scene_samples import CODECS
 
 from kyvo.common.errors import InputError
 from kyvo.data.dataset import kyvo_dataset
+from kyvo.images.codebook import codebook_hash, record_codebook, recorded_codebook
 from kyvo.images.codec import ImageCodec
 from kyvo.images.preprocessing import load_images, to_model_range
 from kyvo.images.vqgan import VQGAN, VQGANConfig
@@ -61,6 +62,9 @@ def test_entries_are_what_codec_and_vqgan_say(world: Path, tmp_path: Path) -> No
     tokenizer = WorldTokenizer(codec, ImageCodec(model, batch_size=2), SIZE)
     counts = tokenizer.tokenize_split(world, "train", layout)
     assert counts == {"images": 5, "scenes": 5, "text_instructions": 1}
+
+    codebook = model.codebook.detach().numpy()
+    assert recorded_codebook(layout.image_file("train")) == codebook_hash(codebook)
 
     images = json.loads(layout.image_file("train").read_text())
     paths = sorted((world / "train/images").iterdir())
@@ -120,6 +124,23 @@ def test_misfits_are_refused(world: Path, tmp_path: Path) -> None:
             world, "train", layout
         )
     assert not layout.scene_file("train").exists()
+
+
+def test_an_interruption_leaves_no_wrong_record(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = ReleasedLayout(tmp_path / "data", "clevr")
+    tokenizer = WorldTokenizer(CODECS["clevr"], ImageCodec(_model()), SIZE)
+    tokenizer.tokenize_split(world, "train", layout)
+    record_codebook(layout.image_file("train"), np.zeros((512, 4), np.float32))
+    monkeypatch.setattr("kyvo.prepare.tokenization.record_codebook", _interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tokenizer.tokenize_split(world, "train", layout)
+    assert recorded_codebook(layout.image_file("train")) is None
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_names_follow_the_released_families() -> None:

@@ -65,7 +65,13 @@ save_every_n_steps: 2
 )
 # 12 samples, 2 a batch, 2 batches a step: 3 steps in each of 3 epochs.
 NUM_STEPS = 9
-TIMES = ("tokens_per_second", "samples_per_second", "seconds_left", "peak_gpu_gib")
+TIMES = (
+    "tokens_per_second",
+    "samples_per_second",
+    "seconds_left",
+    "waiting_share",
+    "peak_gpu_gib",
+)
 EIGHT_BIT = [
     "precision=bf16",
     "optimizer._component_=torchao.optim.AdamW8bit",
@@ -274,6 +280,25 @@ def test_resume_with_another_batch_size_is_refused_with_both(root, straight, mon
     assert "batch_size: then '2', now '4'" in message
     assert "seed: then '0', now '3'" in message
     assert metrics(straight) == before
+
+
+def test_resuming_goes_by_what_the_data_are_and_not_by_where(
+    root, tmp_path, straight, monkeypatch, capsys
+):
+    data, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(root, data, ignore=shutil.ignore_patterns("straight*", ".kyvo-cache"))
+    shutil.copytree(straight, run)
+    before = metrics(straight)
+    train(root, run, f"data_root={data}")
+    assert metrics(run) == before
+    # As many scenes of the same keys, each another image's.
+    path = data / "three_d_source.json"
+    scenes = json.loads(path.read_text())
+    write_json(path, dict(zip(scenes, [*scenes.values()][::-1], strict=True)))
+    message = refusal(monkeypatch, capsys, root, f"output_dir={run}", f"data_root={data}")
+    assert "dataset.three_d_source: then '" in message
+    assert "dataset.image_source" not in message
+    assert metrics(run) == before
 
 
 def test_a_folder_with_checkpoints_is_not_started_over(root, straight, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The generation command: the files it writes, and going on where it stopped."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from kyvo.decoding import (
     plan_generation,
 )
 from kyvo.decoding.grammar import output_automaton
+from kyvo.images.codebook import codebook_hash, record_codebook
 from kyvo.images.order import centre_first
 from kyvo.models import MODEL, released_state_dict, save_checkpoint
 from kyvo.scenes import SceneCodec, get_schema
@@ -353,6 +355,19 @@ def test_bad_input_is_told_before_generating(
     np.save(root / "other.npy", MINI_CODEBOOK[::-1].copy())
     assert complaint in refusal(monkeypatch, capsys, root, tmp_path, override.format(root))
     assert not list(tmp_path.rglob("*.npy"))
+
+
+def test_image_codes_of_another_codebook_are_refused(root, tmp_path, monkeypatch, capsys):
+    """Released weights say no codebook: the config's is compared with what made the data."""
+    source = Path(write_json(tmp_path / "images.json", stored(root, "image_source")))
+    record_codebook(source, MINI_CODEBOOK)
+    override = f"dataset.image_source={source}"
+    generate(root, tmp_path, "num_samples=1", override)
+    record_codebook(source, MINI_CODEBOOK[::-1])
+    message = refusal(monkeypatch, capsys, root, tmp_path / "other", override)
+    hashes = codebook_hash(MINI_CODEBOOK[::-1]), codebook_hash(MINI_CODEBOOK)
+    told = "image_source: {0}: codes of the codebook with SHA-256 {1}, but codebook {2} has {3}"
+    assert told.format(source, hashes[0], root / "codebook.npy", hashes[1]) in message
 
 
 @pytest.mark.parametrize("key", ["../../x", "/x", "k" * 190])

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scene_samples import CODECS, scenes
 
+from kyvo.common.errors import InputError
 from kyvo.scenes import SCHEMAS, Scene, SceneObject
 
 WRITTEN = {
@@ -35,6 +36,30 @@ def test_json_and_back(name: str, data: st.DataObject) -> None:
     schema = SCHEMAS[name]
     scene = data.draw(scenes(schema))
     assert schema.parse_scene(schema.scene_to_json(scene), "scene") == scene
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+@given(data=st.data())
+def test_complete_objects_are_those_that_can_be_written(name: str, data: st.DataObject) -> None:
+    codec = CODECS[name]
+    whole = data.draw(scenes(codec.schema))
+    keys = st.none() | st.sampled_from([fld.key for fld in codec.schema.fields])
+    lost = [data.draw(keys) for _ in whole.objects]
+    found = Scene(tuple(map(without, whole.objects, lost)))
+    complete = codec.schema.complete(found)
+    pairs = zip(whole.objects, lost, strict=True)
+    assert complete.objects == tuple(item for item, key in pairs if key is None)
+    codec.encode(complete)
+    if any(lost):
+        with pytest.raises(InputError, match="is missing"):
+            codec.encode(found)
+
+
+def without(item: SceneObject, key: str | None) -> SceneObject:
+    """The object without one of its words or numbers."""
+    words = {k: v for k, v in item.words.items() if k != key}
+    numbers = {k: v for k, v in item.numbers.items() if k != key}
+    return SceneObject(words, numbers, item.position_key)
 
 
 @pytest.mark.parametrize(("name", "length"), [("clevr", 3), ("objaworld", 4), ("objectron", 3)])

@@ -10,7 +10,11 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from kyvo.training.cross_entropy import compiled_forward_backward, fused_cross_entropy
+from kyvo.training.cross_entropy import (
+    SoftTargets,
+    compiled_forward_backward,
+    fused_cross_entropy,
+)
 
 
 def plain_head(hidden_ND, head_VD, labels_N, weights_N):
@@ -145,3 +149,34 @@ def test_the_compiled_pass_is_compiled_once_and_changes_nothing():
         found = gradients_of(fused_cross_entropy, inputs, 0, forward_backward)
         torch.testing.assert_close(found, gradients_of(fused_cross_entropy, inputs))
     assert counter.frame_count == 1
+
+
+def soft_targets(labels_N, columns=slice(4, 13)):
+    """Random distributions for the labels among these columns, zeros for the others."""
+    torch.manual_seed(5)
+    is_soft_N = (labels_N >= columns.start) & (labels_N < columns.stop)
+    targets_NK = torch.randn(len(labels_N), columns.stop - columns.start).double().softmax(-1)
+    return SoftTargets(columns, is_soft_N, targets_NK * is_soft_N[:, None])
+
+
+def plain_soft_head(hidden_ND, head_VD, labels_N, weights_N):
+    """Cross-entropy with a whole row of probabilities for each label."""
+    soft = soft_targets(labels_N)
+    targets_NV = nn.functional.one_hot(labels_N, len(head_VD)).double()
+    targets_NV[soft.is_soft_N] = 0
+    targets_NV[:, soft.columns] += soft.targets_NK
+    logits_NV = nn.functional.linear(hidden_ND, head_VD)
+    losses_N = nn.functional.cross_entropy(logits_NV, targets_NV, reduction="none")
+    return (losses_N * weights_N).sum(), (logits_NV.argmax(-1) == labels_N).sum()
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+@pytest.mark.parametrize("alignment", [1, 16])
+def test_soft_targets_are_cross_entropy_with_distributions(chunk, alignment):
+    inputs = head_inputs(num_labels=31)
+    soft = soft_targets(inputs[2])
+    assert 0 < soft.is_soft_N.sum() < 31
+    found = gradients_of(
+        partial(fused_cross_entropy, alignment=alignment, soft=soft), inputs, chunk
+    )
+    torch.testing.assert_close(found, gradients_of(plain_soft_head, inputs), rtol=1e-6, atol=1e-7)

@@ -5,6 +5,7 @@ Shapes: B samples, L positions, D width, N labelled positions, V ids.
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from kyvo_stand_ins import golden, sources, tiny_model, write_data
@@ -15,6 +16,7 @@ from kyvo.data.dataset import kyvo_dataset
 from kyvo.tokens.sequences import IGNORED_LABEL, Sample
 from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training import language_loss, loss_weight
+from kyvo.training.loss import SoftNumbers
 
 LOSSES = golden("losses.json")
 
@@ -28,7 +30,7 @@ class FixedLogits(nn.Module):
         self.logits_BLV, self.output = logits_BLV, nn.Linear(num_ids, num_ids, bias=False)
         nn.init.eye_(self.output.weight)
 
-    def hidden_states(self, _tokens_BL, positions_N):
+    def hidden_states(self, _tokens_BL, positions_N, pixels_BHWC=None):
         return self.logits_BLV.flatten(0, 1)[positions_N]
 
 
@@ -145,3 +147,21 @@ def test_two_accumulated_parts_give_the_whole_batchs_gradient(samples, normaliza
         (language_loss(model, part, normalization).total / weight).backward()
     added = {n: p.grad for n, p in model.trainable_parameters().items()}
     torch.testing.assert_close(added, whole, atol=1e-5, rtol=1e-4)
+
+
+def test_a_soft_number_is_a_gaussian_around_its_true_value():
+    """The closed form over the grid of 0.05; labels that are no numbers stay alone."""
+    vocabulary = get_vocabulary("mini")
+    label, marker = vocabulary.number_id("0.500"), vocabulary.marker.start
+    soft = SoftNumbers(vocabulary, 0.04, torch.device("cpu"))
+    targets = soft.targets(torch.tensor([label, marker]), torch.tensor([0.02, 0.0]))
+    grid = np.array([float(string) for string in vocabulary.numbers])
+    density = np.exp(-0.5 * ((grid - 0.52) / 0.04) ** 2)
+    np.testing.assert_allclose(targets.targets_NK[0], density / density.sum(), atol=1e-6)
+    assert targets.is_soft_N.tolist() == [True, False]
+    assert not targets.targets_NK[1].any()
+    assert float(targets.targets_NK[0] @ torch.tensor(grid).float()) == pytest.approx(
+        0.52, abs=2e-3
+    )
+    on_grid = soft.targets(torch.tensor([label]), None)
+    assert float(on_grid.targets_NK[0] @ torch.tensor(grid).float()) == pytest.approx(0.5, abs=1e-5)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from safetensors.torch import save_file
 import kyvo.common.files
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
-from kyvo.models import num_parameters, released_state_dict
-from kyvo.training import LossConfig, TrainingConfig, build_model, plan_training
+from kyvo.images.codebook import codebook_hash, codebook_record, record_codebook
+from kyvo.models import MODEL, num_parameters, released_state_dict, save_checkpoint
+from kyvo.models.description import description_files
+from kyvo.training import LossConfig, TrainingConfig, build_model, describe_run, plan_training
 from kyvo.training.memory import estimate_memory
 from kyvo.training.setup import check_lengths
 
@@ -126,6 +129,38 @@ def test_a_trained_models_own_codebook_is_kept(config, tmp_path):
         plan_training(start)
         other = dataclasses.replace(start, codebook=tmp_path / "other.npy")
         assert "is not the one that" in refusal(other)
+
+
+def test_image_codes_of_another_codebook_are_refused(config, tmp_path):
+    other, own = MINI_CODEBOOK[::-1], codebook_hash(MINI_CODEBOOK)
+    images = Path(config.dataset.arguments["image_source"])
+    record_codebook(images, MINI_CODEBOOK)
+    plan_training(config)
+    record_codebook(images, other)
+    message = f"codes of the codebook with SHA-256 {codebook_hash(other)}, but codebook"
+    refused = refusal(config)
+    assert f"image_source: {images}: {message} {config.codebook} has {own}" in refused
+    held_out = write_data(tmp_path / "held_out")
+    paths = {name: held_out[name] for name in ("image_source", "three_d_source")}
+    record_codebook(Path(held_out["image_source"]), other)
+    codebook_record(images).unlink()
+    validation = changed(config.dataset, **paths)
+    assert message in refusal(dataclasses.replace(config, validation_dataset=validation))
+
+
+def test_a_start_from_another_codebook_is_refused_with_both_values(config, tmp_path):
+    description = describe_run(config, plan_training(config).dataset)
+    weights = released_state_dict(tiny_model(max_seq_len=128))
+    files = {MODEL: weights, **description_files(description)}
+    start = save_checkpoint(tmp_path / "start", 1, files, keep=1).folder
+    good = dataclasses.replace(config, checkpoint=start)
+    plan_training(good)
+    # So little that the codebook in the weights cannot tell: they may have been rounded.
+    other = MINI_CODEBOOK * np.float32(1 + 2**-10)
+    np.save(tmp_path / "other.npy", other)
+    message = refusal(dataclasses.replace(good, codebook=tmp_path / "other.npy"))
+    assert f"other.npy has SHA-256 {codebook_hash(other)}, but" in message
+    assert f"was trained with {codebook_hash(MINI_CODEBOOK)}" in message
 
 
 def test_scenes_of_another_schema_are_reported(config, tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from two_samples import are_alike, ks_distance
 
 from kyvo.common.errors import InputError
 from kyvo.world import (
@@ -24,10 +25,15 @@ from kyvo.world.clevr import batch_sampler
 from kyvo.world.clevr.batch_sampler import (
     SceneTensors,
     complete_scenes,
+    finish_scenes,
     sample_scenes,
     scene_batch_of,
+    show_all,
+    tensors_of,
 )
 from kyvo.world.clevr.placement import may_be_placed
+from kyvo.world.clevr.sampler import complete_scene
+from kyvo.world.clevr.scene import RELATIONS, offset
 from kyvo.world.random_words import choices, key_of, uniforms, words
 from kyvo.world.render.scene_batch import build_scene_batch
 from kyvo.world.render.tracer import render_batch, visible_shares
@@ -47,6 +53,53 @@ def scenes() -> list[ClevrScene]:
 def assert_equal(first: SceneTensors, second: SceneTensors) -> None:
     for one, other in zip(first.tensors(), second.tensors(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_what_follows_from_a_scene_is_what_is_found_for_it_alone(scenes: list[ClevrScene]) -> None:
+    for scene in scenes:
+        objects, views = scene.objects, scene.viewpoints
+        assert scene == complete_scene(scene.image_index, "train", objects, views, CLEVR)
+        assert scene.relationships == {
+            name: tuple(
+                tuple(j for j, other in enumerate(objects) if offset(item, other, name) > 0.2)
+                for item in objects
+            )
+            for name in RELATIONS
+        }
+
+
+def test_scenes_become_the_tensors_that_they_came_from(scenes: list[ClevrScene]) -> None:
+    assert_equal(tensors_of(scenes, "train"), sample_scenes(range(150), "train", 3, CLEVR))
+    bare = [
+        replace(
+            scene,
+            objects=tuple(replace(item, pixel=None) for item in scene.objects),
+            relationships=None,
+        )
+        for scene in scenes
+    ]
+    assert finish_scenes(bare, CLEVR) == scenes
+    assert finish_scenes([], CLEVR) == []
+
+
+def test_show_all_says_of_each_scene_what_its_image_shows() -> None:
+    options = replace(CLEVR, min_visible_share=0.006)
+    scenes = complete_scenes(sample_scenes(range(60), "train", 6, UNSEEN), UNSEEN)
+    expected = [min(visible_shares(scene)) >= 0.006 for scene in scenes]
+    assert 10 < sum(expected) < 50
+    assert show_all(scenes, options) == expected
+    assert show_all(scenes, UNSEEN) == [True] * 60
+    assert show_all([], options) == []
+
+
+def test_other_draws_give_other_scenes_of_the_same_number() -> None:
+    (first, second) = complete_scenes(
+        sample_scenes([4, 4], "train", 0, UNSEEN, draws=[4, 1000]), UNSEEN
+    )
+    (plain,) = complete_scenes(sample_scenes([4], "train", 0, UNSEEN), UNSEEN)
+    assert first == plain
+    assert second.image_index == 4
+    assert second.viewpoints != plain.viewpoints
 
 
 def test_every_pair_of_objects_keeps_the_rules(scenes: list[ClevrScene]) -> None:
@@ -143,20 +196,6 @@ def samples_of(options: SceneOptions, number: int) -> tuple[list[ClevrScene], li
     return drawn, [sample_scene(index, "train", 5, options) for index in range(number)]
 
 
-def chi2_of_two(first: list[Any], second: list[Any]) -> tuple[float, int]:
-    """Pearson's statistic of two samples of categories, and its degrees of freedom."""
-    kinds = sorted({*first, *second})
-    table = np.array([[each.count(kind) for kind in kinds] for each in (first, second)])
-    expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
-    return float(((table - expected) ** 2 / expected).sum()), len(kinds) - 1
-
-
-def ks_distance(first: list[float], second: list[float]) -> float:
-    grid = np.sort([*first, *second])
-    one, other = (np.searchsorted(np.sort(x), grid, "right") / len(x) for x in (first, second))
-    return float(abs(one - other).max())
-
-
 def cell(scene: ClevrScene) -> tuple[int, int]:
     """The cell of the last object, which had to make way for all others, on a grid of 5 x 5."""
     x, y, _ = scene.objects[-1].position
@@ -187,10 +226,7 @@ def test_scenes_are_distributed_as_those_of_sample_scene(
         kinds.append(lambda scene, field=field: scene.objects[-1].words[field])
     kinds.append(lambda scene: (scene.objects[-1].size, scene.objects[-1].shape))
     for kind in kinds:
-        statistic, freedom = chi2_of_two(*([kind(scene) for scene in each] for each in samples))
-        # 3.1 standard deviations of the normal law of the cube root (Wilson and Hilferty).
-        spread = 2 / (9 * freedom)
-        assert statistic < freedom * (1 - spread + 3.1 * spread**0.5) ** 3
+        assert are_alike(*([kind(scene) for scene in each] for each in samples))
     # Kolmogorov and Smirnov: exceeded by one pair of samples in a thousand.
     bound = 1.95 * math.sqrt(5 / (4 * number))
     numbers: list[Callable[[ClevrScene], float]] = [distance, nearest]

@@ -94,11 +94,11 @@ def consumed(program: tuple[Step, ...], start: int) -> int:
     return consumed(program, users[0]) if program[users[0]].function in SETS else start
 
 
-def less_said(program: tuple[Step, ...], outputs: list[Any], i: int) -> list[set[int]]:
+def less_said(program: tuple[Step, ...], outputs: list[Any], i: int) -> list[int]:
     """What step ``i`` would give if its relation, or a side of its "or", were not there."""
     step, inputs = program[i], [outputs[place] for place in program[i].inputs]
     if step.function == "relate" or step.function.startswith("same_"):
-        return [outputs[0] - {inputs[0]}]
+        return [outputs[0] & ~(1 << inputs[0])]
     return inputs if step.function == "union" and all(inputs) else []
 
 

@@ -1,6 +1,6 @@
 """Keeping a codebook alive in training: k-means start, moving averages, revival of dead codes.
 
-Shape legend: N vectors (one per position of a batch), D dimensions, K codes, X dead codes.
+Shape legend: N vectors (one per position of a batch), D dimensions, K codes.
 """
 
 from collections.abc import Mapping
@@ -86,19 +86,20 @@ class CodebookTrainer:
             self.codebook_KD.copy_(torch.where(alive_K1, means_KD, self.codebook_KD))
 
     @torch.no_grad()
-    def revive(self, vectors_ND: Tensor) -> int:
-        """Move dead codes to random vectors of the batch; returns how many there were.
+    def revive(self, vectors_ND: Tensor) -> None:
+        """Move dead codes to random vectors of the batch, without waiting for the device.
 
-        It waits for the device, to know how many vectors to draw.
+        As many vectors are drawn as there are codes: the host does not know how many are dead.
         """
         mean_count = self.counts_K.mean()
         dead_K = self.counts_K < self.config.revive_below * mean_count
-        dead_indices = dead_K.nonzero()[:, 0]
-        fresh_XD = _pick(vectors_ND.float(), len(dead_indices), self.generator)
-        self.codebook_KD[dead_indices] = fresh_XD
-        self.counts_K[dead_indices] = mean_count
-        self.sums_KD[dead_indices] = fresh_XD * mean_count
-        return len(dead_indices)
+        drawn_KD = _pick(vectors_ND.float(), len(dead_K), self.generator)
+        # The n-th dead code takes the n-th vector, so that two share one only if they have to.
+        fresh_KD = drawn_KD[(dead_K.cumsum(0) - 1).clamp_min(0)]
+        dead_K1 = dead_K[:, None]
+        self.codebook_KD.copy_(torch.where(dead_K1, fresh_KD, self.codebook_KD))
+        self.counts_K.copy_(torch.where(dead_K, mean_count, self.counts_K))
+        self.sums_KD.copy_(torch.where(dead_K1, fresh_KD * mean_count, self.sums_KD))
 
     def tensors(self) -> dict[str, Tensor]:
         """All that the next update depends on, beside the codebook itself."""
@@ -136,5 +137,8 @@ def _pick(vectors_ND: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """``count`` of the vectors at random; each at most once while there are enough."""
     rounds = -(-count // len(vectors_ND))
     order = [torch.randperm(len(vectors_ND), generator=generator) for _ in range(rounds)]
-    index_N = torch.cat([*order, torch.zeros(0, dtype=torch.int64)])[:count]
-    return vectors_ND[index_N.to(vectors_ND.device)]
+    index_N = torch.cat(order)[:count]
+    if vectors_ND.is_cuda:
+        # A copy from memory that is not pinned would wait for the device.
+        index_N = index_N.pin_memory()
+    return vectors_ND[index_N.to(vectors_ND.device, non_blocking=True)]

@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
+from kyvo.common.config import Component, From
 from kyvo.common.devices import resolve_precision
 from kyvo.common.errors import InputError, Problems
 from kyvo.images.vqgan import VQGANConfig
+
+CompileMode = Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"]
 
 # Smaller images leave the discriminator's last convolution nothing to read.
 _MIN_SIDE = 24
@@ -29,6 +32,8 @@ class DataConfig:
 
     Attributes:
         train: folders of images to train on, FOLDER/images/*.png or FOLDER/*.png.
+        stream: in place of ``train`` and ``validation``: what makes images while the model trains;
+            the run gives it ``side``, ``batch_size`` and ``device``.
         validation: folder of held-out images; None holds back a share of ``train``.
         validation_share: share held back, where ``validation`` is None.
         validation_images: most images of a validation.
@@ -38,7 +43,8 @@ class DataConfig:
         num_workers: processes that read images; 0 reads in the training process.
     """
 
-    train: tuple[Path, ...]
+    train: tuple[Path, ...] = ()
+    stream: Annotated[Component, From(("kyvo.prepare.image_stream",))] | None = None
     validation: Path | None = None
     validation_share: float = 0.05
     validation_images: int = 256
@@ -46,6 +52,15 @@ class DataConfig:
     crop_candidates: int = 1
     crop_until: float = 1.0
     num_workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stream is None and not self.train:
+            raise InputError("data.train: no folder of images; name one, or set data.stream")
+        if self.stream is not None and (self.train or self.validation is not None):
+            raise InputError(
+                "data.stream makes all images itself: set data.train=[] and data.validation=null, "
+                "or data.stream=null"
+            )
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,7 @@ class CodebookConfig:
         start_images: images whose features the k-means start clusters.
         ema_decay: decay of the moving averages of counts and vectors, per step.
         revive_below: a code used less than this share of the mean use is dead.
-        revive_every: steps between revivals of dead codes; each waits for the device.
+        revive_every: steps between revivals of dead codes.
         revive_until: share of the run after which codes stay as they are.
     """
 
@@ -158,6 +173,10 @@ class VQGANTrainingConfig:
         precision: of the convolutions; ``auto``: bf16_mixed on a device that multiplies bfloat16
             numbers itself, else fp32.
         channels_last: memory layout of images and weights.
+        compile: compile the forward and backward pass; the first steps then take a minute. Steps
+            with the adversarial term run without.
+        compile_mode: of ``torch.compile``: ``reduce-overhead`` launches whole passes at once, for
+            small batches; ``max-autotune-no-cudagraphs`` times several kernels for each product.
     """
 
     output: Path
@@ -179,6 +198,8 @@ class VQGANTrainingConfig:
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     precision: Literal["auto", "fp32", "bf16_mixed"] = "auto"
     channels_last: bool = False
+    compile: bool = False
+    compile_mode: CompileMode = "default"
 
     def __post_init__(self) -> None:
         problems = Problems()

@@ -18,7 +18,7 @@ from kyvo.training.vqgan.config import DataConfig
 
 
 class ImageBatch(NamedTuple):
-    """Images (B, 3, H, W) in [-1, 1] on the host, and the names of their files."""
+    """Images (B, 3, H, W) in [-1, 1], and what names them in errors, such as their files."""
 
     names: tuple[str, ...]
     images_BCHW: Tensor

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kyvo.training.vqgan.config import VQGANTrainingConfig
 from kyvo.training.vqgan.data import split_images
 from kyvo.training.vqgan.discriminator import PatchDiscriminator
 from kyvo.training.vqgan.losses import load_perceptual_loss
+from kyvo.training.vqgan.sources import FileSource, ImageSource, ImageStream, StreamSource
 
 # Weights, and the running averages of their gradient and its square, in float32.
 _BYTES_PER_WEIGHT = 3 * 4
@@ -33,6 +35,8 @@ _NOT_IN_FINGERPRINT = {
     "keep_checkpoints",
     "resume",
     "device",
+    "compile",
+    "compile_mode",
 }
 
 
@@ -43,8 +47,9 @@ class VQGANPlan:
     Attributes:
         config: as given, with the precision that ``auto`` means on the device.
         device: where the run computes.
-        train: files of the images to train on.
-        held_out: files of the images to validate on.
+        train: files of the images to train on; none where they are streamed.
+        held_out: files of the images to validate on; likewise.
+        stream: what makes the images; None where they are in files.
         num_parameters: weights of the model.
         num_trained: weights of the model and of the discriminator.
     """
@@ -53,6 +58,7 @@ class VQGANPlan:
     device: torch.device
     train: Sequence[Path]
     held_out: Sequence[Path]
+    stream: ImageStream | None
     num_parameters: int
     num_trained: int
 
@@ -65,13 +71,27 @@ class VQGANPlan:
         """The plan as lines of text."""
         config = self.config
         return (
-            f"{len(self.train)} images of {config.model.resolution} pixels a side, "
-            f"{len(self.held_out)} held out\n"
+            f"{self._images()}\n"
             f"{self.num_parameters:,} weights, {config.model.n_embed} codes of "
             f"{config.model.embed_dim} dimensions\n"
             f"{config.max_steps} steps of {config.batch_size} on {self.device} in "
             f"{config.precision}\ndisk: about {format_bytes(self.disk_bytes)} of checkpoints"
         )
+
+    def source(self) -> ImageSource:
+        """The images, ready to be read."""
+        if self.stream is not None:
+            return StreamSource(self.config, self.stream)
+        return FileSource(self.config, self.train, self.held_out, self.device.type == "cuda")
+
+    def _images(self) -> str:
+        side, data = self.config.model.resolution, self.config.data
+        if data.stream is not None:
+            return (
+                f"images of {side} pixels a side from {data.stream.path}, "
+                f"{data.validation_images} held out"
+            )
+        return f"{len(self.train)} images of {side} pixels a side, {len(self.held_out)} held out"
 
 
 def plan_vqgan(config: VQGANTrainingConfig) -> VQGANPlan:
@@ -83,12 +103,10 @@ def plan_vqgan(config: VQGANTrainingConfig) -> VQGANPlan:
     problems = Problems()
     device = problems.attempt(resolve_device, config.device)
     problems.attempt(check_output_name, config.name, "name")
-    images = problems.attempt(split_images, config.data, config.seed)
-    if images is not None:
-        problems.attempt(load_image, images[0][0], config.model.resolution)
+    files, stream = _find_images(config, device, problems)
     problems.attempt(load_perceptual_loss, config.loss)
-    device, (train, held_out) = problems.checked(device), problems.checked(images)
-    plan = VQGANPlan(config.on(device), device, train, held_out, *_num_parameters(config))
+    device, files = problems.checked(device), problems.checked(files)
+    plan = VQGANPlan(config.on(device), device, *files, stream, *_num_parameters(config))
     if not any(config.output.glob("step_*")):
         check_free_space(config.output, plan.disk_bytes, "disk")
     return plan
@@ -102,14 +120,33 @@ def vqgan_fingerprint(plan: VQGANPlan) -> dict[str, str]:
     config = plan.config
     values = dict(_flat(dataclasses.asdict(config)))
     kept = {key: str(value) for key, value in values.items() if key not in _NOT_IN_FINGERPRINT}
+    if config.data.stream is None:
+        # So that a run from files, older than streams, can go on.
+        del kept["data.stream"]
     for key in ("vgg16_weights", "lpips_weights"):
         path = getattr(config.loss, key)
         kept[f"loss.{key}"] = "None" if path is None else file_hash(path)[:16]
+    if plan.stream is not None:
+        return kept
     return {
         **kept,
         "data.train": _identity(plan.train),
         "data.validation": _identity(plan.held_out),
     }
+
+
+def _find_images(
+    config: VQGANTrainingConfig, device: torch.device | None, problems: Problems
+) -> tuple[tuple[list[Path], list[Path]] | None, ImageStream | None]:
+    """Files to train and to validate on (None: a problem), or the stream in their place."""
+    if config.data.stream is not None:
+        given = {"side": config.model.resolution, "batch_size": config.batch_size}
+        build = partial(config.data.stream.build, **given, device=device or torch.device("cpu"))
+        return ([], []), problems.attempt(build)
+    files = problems.attempt(split_images, config.data, config.seed)
+    if files is not None:
+        problems.attempt(load_image, files[0][0], config.model.resolution)
+    return files, None
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

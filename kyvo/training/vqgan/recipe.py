@@ -1,4 +1,4 @@
-"""The recipe that trains a VQGAN on folders of images, with exact resume.
+"""The recipe that trains a VQGAN on images of files or of a stream, with exact resume.
 
 OUTPUT/metrics.jsonl, OUTPUT/codebook.npy, the model's folder OUTPUT/NAME, and checkpoints
 OUTPUT/step_00000100 of everything that the next step depends on.
@@ -8,7 +8,6 @@ Shape legend: B batch, C channels, H height, W width, K codes.
 
 import math
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -27,13 +26,7 @@ from kyvo.training.runtime import MetricsLog, PreemptionHandler
 from kyvo.training.step import NonFiniteGradCheck
 from kyvo.training.vqgan.codebook_training import codebook_use
 from kyvo.training.vqgan.config import VQGANTrainingConfig
-from kyvo.training.vqgan.data import (
-    ImageBatch,
-    ImageDataset,
-    TrainingBatches,
-    ordered_batches,
-    random_batches,
-)
+from kyvo.training.vqgan.data import ImageBatch
 from kyvo.training.vqgan.plan import plan_vqgan, vqgan_fingerprint
 from kyvo.training.vqgan.state import restore_trainer, trainer_state, trainer_weights
 from kyvo.training.vqgan.step import VQGANTrainer
@@ -72,13 +65,9 @@ class VQGANRecipe:
         self.config = config = plan.config
         torch.manual_seed(config.seed)
         self.device = plan.device
-        self.pin_memory = self.device.type == "cuda"
         self.trainer = VQGANTrainer(config, self.device)
-        self.train_set = ImageDataset(plan.train, config.model.resolution)
-        self.validation_set = ImageDataset(plan.held_out, config.model.resolution)
-        self.batches = TrainingBatches(
-            self.train_set, config.batch_size, config.data.num_workers, self.pin_memory
-        )
+        self.source = plan.source()
+        self.batches = self.source.batches
         self.fingerprint = vqgan_fingerprint(plan)
         self.grad_check = NonFiniteGradCheck()
         self.seconds_before = 0.0
@@ -119,21 +108,13 @@ class VQGANRecipe:
         images_BCHW = self.trainer.prepare(batch.images_BCHW, share)
         if self.step == self.config.codebook.start_step:
             self.grad_check.check()
-            self.trainer.start_codebook(self._start_images(), share)
+            num_batches = -(-self.config.codebook.start_images // self.config.batch_size)
+            self.trainer.start_codebook(self.source.start_batches(num_batches), share)
         terms = self.trainer.update(images_BCHW, self.step, share)
         norm = self.trainer.gradient_norm()
         self.grad_check.record(self.step + 1, norm, batch.names)
-        self.num_images += len(batch.names)
+        self.num_images += len(batch.images_BCHW)
         return terms | {"gradient_norm": norm}
-
-    def _start_images(self) -> Iterable[Tensor]:
-        """Random images for the start of the codebook."""
-        config = self.config
-        num_batches = -(-config.codebook.start_images // config.batch_size)
-        size = min(config.batch_size, len(self.train_set))
-        batches = random_batches(len(self.train_set), size, num_batches)
-        for batch in self.train_set.load(batches, config.data.num_workers, self.pin_memory):
-            yield batch.images_BCHW
 
     def _share_of_run(self) -> float:
         """Share of the run that is over, in steps or in seconds."""
@@ -183,13 +164,10 @@ class VQGANRecipe:
         trainer, config = self.trainer, self.config
         counts_K = torch.zeros(config.model.n_embed)
         errors_B = []
-        batches = ordered_batches(len(self.validation_set), config.batch_size)
         trainer.model.eval()
         with torch.inference_mode(), trainer.autocast():
-            for batch in self.validation_set.load(
-                batches, config.data.num_workers, self.pin_memory
-            ):
-                images_BCHW = trainer.to_device(batch.images_BCHW)
+            for batch_BCHW in self.source.validation_batches():
+                images_BCHW = trainer.to_device(batch_BCHW)
                 codes_BHW = trainer.model.encode(images_BCHW)
                 error_BCHW = (trainer.model.decode(codes_BHW).float() - images_BCHW) / 2
                 errors_B.append(error_BCHW.square().mean(dim=(1, 2, 3)))

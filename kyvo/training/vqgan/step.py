@@ -1,13 +1,13 @@
 """One update of a VQGAN in training, in which the host never waits for the device.
 
-The one exception is the revival of dead codes, every ``revive_every`` steps.
+``VQGANTrainer.forward`` is all that is compiled: it changes nothing but what it returns.
 
 Shape legend: B batch, C channels, H height, W width, D embedding dimensions, N = B x H x W rows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from kyvo.images.quantizers import as_rows
 from kyvo.images.vqgan import VQGAN
 from kyvo.training.vqgan.codebook_training import CodebookTrainer
-from kyvo.training.vqgan.config import VQGANTrainingConfig
+from kyvo.training.vqgan.config import CompileMode, VQGANTrainingConfig
 from kyvo.training.vqgan.data import cut_into_crops
 from kyvo.training.vqgan.discriminator import PatchDiscriminator
 from kyvo.training.vqgan.feature_scale import pixel_metric, scale_features
@@ -37,6 +37,22 @@ class Adversary:
 
     discriminator: PatchDiscriminator
     optimizer: Optimizer
+
+
+class Forward(NamedTuple):
+    """What a forward pass gives.
+
+    Attributes:
+        output_BCHW: the images as they come back, float32.
+        terms: weighted terms of the loss.
+        rows_ND: encoder outputs, float32, without gradient; None where they are not quantised.
+        codes_N: their codes; likewise.
+    """
+
+    output_BCHW: Tensor
+    terms: dict[str, Tensor]
+    rows_ND: Tensor | None = None
+    codes_N: Tensor | None = None
 
 
 class VQGANTrainer:
@@ -62,6 +78,9 @@ class VQGANTrainer:
             optimizer = adam(config.optimizer, discriminator.parameters())
             self.adversary = Adversary(discriminator, optimizer)
         self.crop_generator = torch.Generator().manual_seed(config.seed)
+        self._compiled = self.forward
+        if config.compile:
+            self._compiled = compiled(self.forward, config.compile_mode)
 
     def prepare(self, images_BCHW: Tensor, progress: float) -> Tensor:
         """Images of the host on the device, cut into crops while the config asks for it.
@@ -86,8 +105,16 @@ class VQGANTrainer:
             progress: share of the run that is over.
         """
         set_learning_rates(self.optimizer, step, self.config.optimizer.warmup_steps, progress)
-        output_BCHW, terms = self._reconstruct(images_BCHW, step, progress)
+        # The gradients go before the pass: with CUDA graphs their memory is used again in it.
+        self.optimizer.zero_grad()
         adversary = self.adversary if step >= self.config.loss.discriminator_start else None
+        # The adaptive weight needs two backward passes, which a compiled forward pass cannot have.
+        forward = self._compiled if adversary is None else self.forward
+        output_BCHW, terms, rows_ND, codes_N = forward(
+            images_BCHW, step >= self.config.codebook.start_step
+        )
+        if rows_ND is not None and codes_N is not None:
+            self._update_codebook(rows_ND, codes_N, step, progress)
         if adversary is not None:
             terms |= self._adversarial(adversary, output_BCHW, terms["reconstruction"])
         loss = torch.stack(list(terms.values())).sum()
@@ -123,41 +150,42 @@ class VQGANTrainer:
         enabled = self.config.precision == "bf16_mixed"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
-    def _reconstruct(
-        self, images_BCHW: Tensor, step: int, progress: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, images_BCHW: Tensor, quantises: bool) -> Forward:
         """Images through the model, and the weighted loss terms of that."""
-        weights = self.config.loss
         with self.autocast():
             z_BDHW = self.model.features(images_BCHW)
-        terms: dict[str, Tensor] = {}
-        quantised_BDHW = z_BDHW.float()
-        if step >= self.config.codebook.start_step:
-            quantised_BDHW, terms = self._quantise(z_BDHW.float(), step, progress)
+        z_BDHW = z_BDHW.float()
+        if not quantises:
+            output_BCHW, reconstruction = self._decode(z_BDHW, images_BCHW)
+            return Forward(output_BCHW, {"reconstruction": reconstruction})
+        codes_BHW = self.model.quantize.codes(z_BDHW)
+        straight_BDHW, terms = self._quantise(z_BDHW, codes_BHW)
+        output_BCHW, reconstruction = self._decode(straight_BDHW, images_BCHW)
+        terms = {"reconstruction": reconstruction, **terms}
+        return Forward(output_BCHW, terms, as_rows(z_BDHW.detach()), codes_BHW.flatten())
+
+    def _decode(self, z_BDHW: Tensor, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Images of feature maps, and the weighted error against the images they came from."""
+        weights = self.config.loss
         with self.autocast():
-            output_BCHW = self.model.decode_embeddings(quantised_BDHW)
+            output_BCHW = self.model.decode_embeddings(z_BDHW)
         output_BCHW = output_BCHW.float()
         reconstruction = reconstruction_loss(output_BCHW, images_BCHW, weights)
         if self.perceptual is not None:
             distance = self.perceptual(output_BCHW, images_BCHW)
             reconstruction = reconstruction + weights.perceptual * distance
-        return output_BCHW, {"reconstruction": reconstruction, **terms}
+        return output_BCHW, reconstruction
 
-    def _quantise(
-        self, z_BDHW: Tensor, step: int, progress: float
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _quantise(self, z_BDHW: Tensor, codes_BHW: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Code vectors with the encoder's gradient passed straight through, and their terms."""
         config = self.config
-        codes_BHW = self.model.quantize.codes(z_BDHW)
         vectors_BDHW = self.model.embed_codes(codes_BHW)
         distance = (z_BDHW - vectors_BDHW.detach()).square().mean()
         terms = {"commitment": config.loss.commitment * distance}
         if config.codebook.method == "gradient":
             distance = (z_BDHW.detach() - vectors_BDHW).square().mean()
             terms["codebook"] = config.loss.codebook * distance
-        straight_BDHW = z_BDHW + (vectors_BDHW - z_BDHW).detach()
-        self._update_codebook(as_rows(z_BDHW.detach()), codes_BHW.flatten(), step, progress)
-        return straight_BDHW, terms
+        return z_BDHW + (vectors_BDHW - z_BDHW).detach(), terms
 
     def _update_codebook(
         self, rows_ND: Tensor, codes_N: Tensor, step: int, progress: float
@@ -189,6 +217,19 @@ class VQGANTrainer:
     def _placed(self, module: Module) -> Module:
         placed = module.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         return cast(Module, placed.train())
+
+
+def compiled(forward: Callable[..., Forward], mode: CompileMode) -> Callable[..., Forward]:
+    """The forward pass and its backward pass compiled for fixed shapes."""
+    # Crops and whole images get a graph each; one for any size would be slower for both.
+    run = torch.compile(forward, mode=mode, fullgraph=True, dynamic=False)
+
+    def step(images_BCHW: Tensor, quantises: bool) -> Forward:
+        # What the step before returned may be overwritten.
+        torch.compiler.cudagraph_mark_step_begin()
+        return run(images_BCHW, quantises)
+
+    return step
 
 
 def _descend(optimizer: Optimizer, loss: Tensor) -> None:

@@ -16,21 +16,29 @@ many. Lengths are metres, angles radians.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from kyvo.common.errors import InputError
-from kyvo.world.camera import DIRECTIONS
+from kyvo.world.camera import DIRECTIONS, project_all
+from kyvo.world.clevr.descriptions import members
 from kyvo.world.clevr.sampler import (
     MAX_STARTS,
     MAX_TRIES,
     SceneOptions,
-    complete_scene,
+    image_filename,
     no_place_error,
 )
-from kyvo.world.clevr.scene import ATTRIBUTES, ClevrObject, ClevrScene
+from kyvo.world.clevr.scene import (
+    ATTRIBUTES,
+    RELATION_GAP,
+    RELATIONS,
+    ClevrObject,
+    ClevrScene,
+    Relationships,
+)
 from kyvo.world.constants import CAMERA, COLORS, LIGHTS, MATERIALS, SHAPES, SIZES, SUN
 from kyvo.world.json_values import Vector
 from kyvo.world.random_words import choices, key_of, uniforms, words
@@ -50,10 +58,11 @@ from kyvo.world.render.visibility import shows_enough
 from kyvo.world.viewpoints import Viewpoints
 
 _CUBE = SHAPES.index("cube")
+_NUMBERS = {name: {word: i for i, word in enumerate(words)} for name, words in ATTRIBUTES.items()}
 
 _STARTS = {"cpu": 1 << 14, "cuda": 1 << 14}
 """Starts that are tried together, at most: a step takes long enough to be worth its launch."""
-_FEWEST_STARTS = {"cpu": 1 << 11, "cuda": 1 << 13}
+_FEWEST_STARTS = {"cpu": 1 << 9, "cuda": 1 << 13}
 """Fewer scenes try several starts each: below this, a step costs the same for any number."""
 _TRIES = {"cpu": (5, 15, 30), "cuda": (MAX_TRIES,)}
 """Places of an object that are tried together, one block after the other."""
@@ -128,12 +137,20 @@ def sample_scenes(
     seed: int,
     options: SceneOptions,
     device: torch.device | str = "cpu",
+    draws: Sequence[int] | None = None,
 ) -> SceneTensors:
     """Draw the scenes of these numbers of ``split``.
 
     A scene depends on its number, the split, the seed and the options alone. On another device it
     is the same but for the rounding of rays: where an object is just visible enough, one more pixel
     may decide otherwise.
+
+    Args:
+        indices: the numbers that the scenes have.
+        split, seed, options: of the scenes.
+        device: that draws them.
+        draws: numbers that decide the scenes instead of ``indices``, where one scene of a number is
+            not enough.
 
     Raises:
         InputError: a negative number, no such device, or so many objects find no place.
@@ -142,7 +159,8 @@ def sample_scenes(
     index_N = torch.as_tensor(indices, dtype=torch.int64, device=device)
     if len(index_N) and int(index_N.min()) < 0:
         raise InputError(f"scene {int(index_N.min())} of {split}: expected numbers of 0 or more.")
-    key_N = words(key_of(f"{seed}/{split}"), index_N)
+    draw_N = index_N if draws is None else torch.as_tensor(draws, device=device)
+    key_N = words(key_of(f"{seed}/{split}"), draw_N)
     scenes = _empty_scenes(index_N, split, key_N, options)
     for chosen in torch.arange(len(index_N), device=device).split(
         _STARTS.get(device.type, _STARTS["cpu"])
@@ -157,11 +175,98 @@ def complete_scenes(scenes: SceneTensors, options: SceneOptions) -> list[ClevrSc
     cameras = map(_vector, scenes.camera_3N.t().tolist())
     lights = (tuple(map(_vector, rows)) for rows in scenes.lights_3LN.permute(2, 1, 0).tolist())
     viewpoints = itertools.starmap(Viewpoints, zip(cameras, lights, strict=True))
-    columns = zip(scenes.index_N.tolist(), _object_lists(scenes), viewpoints, strict=True)
+    indices, split = scenes.index_N.tolist(), scenes.split
+    names = [image_filename(split, index) for index in indices]
+    columns = (_object_lists(scenes, options), viewpoints, indices, names, _relationships(scenes))
     return [
-        complete_scene(index, scenes.split, objects, views, options)
-        for index, objects, views in columns
+        ClevrScene(objects, views, split, index, name, relationships)
+        for objects, views, index, name, relationships in zip(*columns, strict=True)
     ]
+
+
+def finish_scenes(scenes: Sequence[ClevrScene], options: SceneOptions) -> list[ClevrScene]:
+    """Return scenes of one split with the pixels and relationships that follow from the rest."""
+    tensors = tensors_of(scenes, "")
+    columns = zip(scenes, _pixels(tensors, options), _relationships(tensors), strict=True)
+    return [
+        replace(
+            scene,
+            objects=tuple(
+                [
+                    item if item.pixel == pixel else replace(item, pixel=pixel)
+                    for item, pixel in zip(scene.objects, pixels, strict=False)
+                ]
+            ),
+            relationships=relationships,
+        )
+        for scene, pixels, relationships in columns
+    ]
+
+
+def _pixels(scenes: SceneTensors, options: SceneOptions) -> list[list[tuple[int, int, float]]]:
+    """Return where the image of each scene shows the centres of its objects and of padding."""
+    position_NK3 = torch.stack([*scenes.place_2KN, scenes.radius_KN]).permute(2, 1, 0)
+    camera_N3 = scenes.camera_3N.t()
+    return project_all(camera_N3.numpy(), position_NK3.numpy(), options.height, options.width)
+
+
+def _relationships(scenes: SceneTensors) -> Iterator[Relationships]:
+    """Yield what ``find_relationships`` says of each scene."""
+    x_KKN, y_KKN = scenes.place_2KN[:, None] - scenes.place_2KN[:, :, None]
+    is_object_KN = scenes.is_object_KN
+    bit_K1 = 1 << _column(len(is_object_KN), is_object_KN.device)
+    columns = []
+    for name in RELATIONS:
+        along_x, along_y, _ = DIRECTIONS[name]
+        is_there_KKN = (x_KKN * along_x + y_KKN * along_y > RELATION_GAP) & is_object_KN
+        columns.append((is_there_KKN * bit_K1).sum(1).t().tolist())
+    for count, *rows in zip(scenes.count_N.tolist(), *columns, strict=True):
+        each = zip(RELATIONS, rows, strict=True)
+        yield {name: tuple(map(members, row[:count])) for name, row in each}
+
+
+def tensors_of(scenes: Sequence[ClevrScene], split: str) -> SceneTensors:
+    """Return scenes of one split as tensors on the CPU: the way back of ``complete_scenes``."""
+    num_objects = max((len(scene.objects) for scene in scenes), default=0)
+    numbers, places = [], []
+    for scene in scenes:
+        padding = num_objects - len(scene.objects)
+        numbers.append([_numbers_of(item) for item in scene.objects] + [(0, 0, 0, 0)] * padding)
+        rows = [(*item.position[:2], item.rotation) for item in scene.objects]
+        places.append(rows + [(0.0, 0.0, 0.0)] * padding)
+    shape = (len(scenes), num_objects)
+    numbers_4KN = torch.tensor(numbers, dtype=torch.int64).view(*shape, 4).permute(2, 1, 0)
+    places_3KN = torch.tensor(places, dtype=torch.float64).view(*shape, 3).permute(2, 1, 0)
+    views = [(scene.viewpoints.camera, *scene.viewpoints.lights) for scene in scenes]
+    views_NV3 = torch.tensor(views, dtype=torch.float64).view(len(scenes), 1 + len(LIGHTS), 3)
+    views_3VN = views_NV3.permute(2, 1, 0)
+    tensors = (
+        torch.tensor([scene.image_index for scene in scenes]),
+        torch.tensor([len(scene.objects) for scene in scenes]),
+        *numbers_4KN,
+        *(places_3KN[:2], places_3KN[2]),
+        *(views_3VN[:, 0], views_3VN[:, 1:]),
+    )
+    return SceneTensors(split, *tensors)
+
+
+def _numbers_of(item: ClevrObject) -> tuple[int, ...]:
+    """Return the indices of an object's words."""
+    size, color, material, shape = _NUMBERS.values()
+    return size[item.size], color[item.color], material[item.material], shape[item.shape]
+
+
+def show_all(scenes: Sequence[ClevrScene], options: SceneOptions) -> list[bool]:
+    """Return of each scene whether its image shows enough of each object."""
+    least = options.min_visible_share
+    if least <= 0 or not scenes:
+        return [True] * len(scenes)
+    shown_N = torch.empty(len(scenes), dtype=torch.bool)
+    # Scenes of as many objects go together, without padding.
+    order = sorted(range(len(scenes)), key=lambda i: len(scenes[i].objects))
+    batch = scene_batch_of(tensors_of([scenes[i] for i in order], ""))
+    shown_N[order] = shows_enough(batch, least)
+    return shown_N.tolist()
 
 
 def scene_batch_of(scenes: SceneTensors) -> SceneBatch:
@@ -177,21 +282,21 @@ def scene_batch_of(scenes: SceneTensors) -> SceneBatch:
     )
 
 
-def _object_lists(scenes: SceneTensors) -> Iterator[tuple[ClevrObject, ...]]:
+def _object_lists(scenes: SceneTensors, options: SceneOptions) -> Iterator[tuple[ClevrObject, ...]]:
     """Yield the objects of each scene."""
     columns = [
         [[words[number] for number in row] for row in getattr(scenes, f"{name}_KN").t().tolist()]
         for name, words in ATTRIBUTES.items()
     ]
-    position_NK3 = torch.stack([*scenes.place_2KN, scenes.radius_KN]).permute(2, 1, 0).tolist()
-    columns += [position_NK3, scenes.rotation_KN.t().tolist()]
+    position_NK3 = torch.stack([*scenes.place_2KN, scenes.radius_KN]).permute(2, 1, 0)
+    columns += [
+        [list(map(tuple, rows)) for rows in position_NK3.tolist()],
+        scenes.rotation_KN.t().tolist(),
+        _pixels(scenes, options),
+    ]
     for count, *values in zip(scenes.count_N.tolist(), *columns, strict=True):
-        yield tuple(
-            ClevrObject(size, color, material, shape, _vector(position), rotation)
-            for size, color, material, shape, position, rotation in itertools.islice(
-                zip(*values, strict=True), count
-            )
-        )
+        rows = itertools.islice(zip(*values, strict=True), count)
+        yield tuple([ClevrObject(*row) for row in rows])
 
 
 def _vector(values: Sequence[float]) -> Vector:

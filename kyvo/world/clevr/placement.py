@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from kyvo.world.camera import DIRECTIONS
 
+_AXES = tuple((x, y) for x, y, _ in (DIRECTIONS["right"], DIRECTIONS["behind"]))
+_FAR = 1.5
+"""Radii apart no corners touch: a little more than the square root of two."""
+
 
 @dataclass(frozen=True)
 class Footprint:
@@ -28,12 +32,13 @@ def may_be_placed(new: Footprint, old: Footprint, min_distance: float, margin: f
     alone does not ensure for the corners of cubes.
     """
     x, y = new.x - old.x, new.y - old.y
-    if math.hypot(x, y) - new.radius - old.radius < min_distance:
+    distance = math.hypot(x, y)
+    if distance - new.radius - old.radius < min_distance:
         return False
-    axes = (DIRECTIONS["right"], DIRECTIONS["behind"])
-    if any(abs(x * axis[0] + y * axis[1]) < margin for axis in axes):
-        return False
-    return not footprints_touch(new, old)
+    for along_x, along_y in _AXES:
+        if abs(x * along_x + y * along_y) < margin:
+            return False
+    return distance > _FAR * (new.radius + old.radius) or not footprints_touch(new, old)
 
 
 def footprints_touch(first: Footprint, second: Footprint) -> bool:

@@ -191,14 +191,22 @@ class ClevrScene:
 
 
 def find_relationships(objects: Sequence[ClevrObject]) -> Relationships:
-    """Return CLEVR's relations of objects."""
-    return {
-        name: tuple(
-            tuple(j for j, other in enumerate(objects) if offset(item, other, name) > RELATION_GAP)
-            for item in objects
-        )
-        for name in RELATIONS
-    }
+    """Return CLEVR's relations of objects.
+
+    These are those of ``offset``: the directions are level, and each has its opposite.
+    """
+    places = [item.position[:2] for item in objects]
+    (right_x, right_y, _), (behind_x, behind_y, _) = DIRECTIONS["right"], DIRECTIONS["behind"]
+    found: dict[str, list[tuple[int, ...]]] = {name: [] for name in RELATIONS}
+    for x, y in places:
+        offsets = [(there_x - x, there_y - y) for there_x, there_y in places]
+        rightwards = [dx * right_x + dy * right_y for dx, dy in offsets]
+        backwards = [dx * behind_x + dy * behind_y for dx, dy in offsets]
+        found["left"].append(tuple([j for j, far in enumerate(rightwards) if far < -RELATION_GAP]))
+        found["right"].append(tuple([j for j, far in enumerate(rightwards) if far > RELATION_GAP]))
+        found["front"].append(tuple([j for j, far in enumerate(backwards) if far < -RELATION_GAP]))
+        found["behind"].append(tuple([j for j, far in enumerate(backwards) if far > RELATION_GAP]))
+    return {name: tuple(rows) for name, rows in found.items()}
 
 
 def offset(item: ClevrObject, other: ClevrObject, direction: str) -> float:

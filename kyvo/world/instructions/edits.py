@@ -3,15 +3,22 @@
 The kinds are those of the paper. Lengths are metres on the ground, angles degrees.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from random import Random
 from typing import Any
 
 from kyvo.common.errors import InputError
 from kyvo.world.camera import DIRECTIONS
-from kyvo.world.clevr.placement import may_be_placed
+from kyvo.world.clevr.batch_sampler import (
+    complete_scenes,
+    finish_scenes,
+    sample_scenes,
+    show_all,
+)
+from kyvo.world.clevr.placement import Footprint, may_be_placed
 from kyvo.world.clevr.sampler import (
     MAX_TRIES,
     SceneOptions,
@@ -28,13 +35,16 @@ from kyvo.world.clevr.scene import (
 )
 from kyvo.world.constants import SIZES
 from kyvo.world.instructions import wordings
-from kyvo.world.instructions.references import Reference, draw_plain, draw_related
+from kyvo.world.instructions.references import Names, Reference, draw_plain, draw_related
 from kyvo.world.json_values import Vector
+from kyvo.world.random_words import key_of
 
 MAX_DRAFTS = 10
 """Edits of a scene that are tried before it is said to offer none."""
 MAX_SCENES = 200
 """Scenes that are drawn before a kind of edit is called impossible."""
+_FEWEST_SCENES = 128
+"""Scenes that are drawn together at least: fewer take hardly less time."""
 
 MOVES = (0.8, 2.5)
 """How far an object moves."""
@@ -113,12 +123,13 @@ class _Sector:
     lengths: tuple[float, float]
     angles: tuple[float, float]
 
-    def draw(self, random: Random, start: Sequence[float]) -> tuple[float, float]:
+    def draw(self, random: Random, start: Vector) -> tuple[float, float]:
         length, angle = random.uniform(*self.lengths), math.radians(random.uniform(*self.angles))
         ahead, sideways = length * math.cos(angle), length * math.sin(angle)
-        axes = zip(start, DIRECTIONS[self.ahead], DIRECTIONS[self.sideways], strict=True)
-        x, y, _ = (here + ahead * one + sideways * other for here, one, other in axes)
-        return x, y
+        ahead_x, ahead_y, _ = DIRECTIONS[self.ahead]
+        side_x, side_y, _ = DIRECTIONS[self.sideways]
+        x, y, _ = start
+        return x + ahead * ahead_x + sideways * side_x, y + ahead * ahead_y + sideways * side_y
 
 
 def sample_edit(index: int, split: str, kind: str, seed: int, options: SceneOptions) -> Edit:
@@ -135,7 +146,78 @@ def sample_edit(index: int, split: str, kind: str, seed: int, options: SceneOpti
         source = sample_scene(index, split, random.getrandbits(64), options)
         if edit := edit_scene(source, kind, random, options):
             return edit
-    raise InputError(
+    raise _no_edit_error(index, split, kind)
+
+
+def sample_edits(
+    indices: Sequence[int], split: str, seed: int, options: SceneOptions
+) -> list[Edit]:
+    """Draw the edits of these numbers of ``split``, of which the kinds take turns.
+
+    They have the distribution of those of ``sample_edit``, but are others: the source scenes are
+    ``batch_sampler``'s, and what the targets show is checked together. An edit depends on its
+    number, the split, the seed and the options alone.
+
+    Raises:
+        InputError: a negative number, or scenes of these options do not offer a kind.
+    """
+    found: dict[int, Edit] = {}
+    waiting, first = sorted(set(indices)), 0
+    while waiting:
+        if first >= MAX_SCENES:
+            raise _no_edit_error(waiting[0], split, kind_of(waiting[0]))
+        # Few edits that are left try several scenes each: the first that offers one counts.
+        num_tries = min(max(1, _FEWEST_SCENES // len(waiting)), MAX_SCENES - first)
+        pairs = [(i, k) for i in waiting for k in range(first, first + num_tries)]
+        for (index, _), edit in zip(pairs, _try_edits(pairs, split, seed, options), strict=True):
+            if edit:
+                found.setdefault(index, edit)
+        waiting, first = [index for index in waiting if index not in found], first + num_tries
+    return [found[index] for index in indices]
+
+
+def _try_edits(
+    pairs: Sequence[tuple[int, int]], split: str, seed: int, options: SceneOptions
+) -> list[Edit | None]:
+    """Return an edit of a scene of its own for each number and try, or None."""
+    indices = [index for index, _ in pairs]
+    draws = [index * MAX_SCENES + attempt for index, attempt in pairs]
+    tensors = sample_scenes(indices, split, key_of(f"{seed}/edit"), options, draws=draws)
+    scenes = complete_scenes(tensors, options)
+    kinds = [kind_of(index) for index in indices]
+    randoms = [Random(f"{seed}/{split}/{draw}/edit") for draw in draws]
+    return edit_scenes(scenes, kinds, randoms, options)
+
+
+def edit_scenes(
+    scenes: Sequence[ClevrScene],
+    kinds: Sequence[str],
+    randoms: Sequence[Random],
+    options: SceneOptions,
+) -> list[Edit | None]:
+    """Return ``edit_scene`` of many scenes of one split, checking their targets together."""
+    drafts = [_drafts(*each, options) for each in zip(scenes, kinds, randoms, strict=True)]
+    edits: list[Edit | None] = [None] * len(scenes)
+    waiting = list(range(len(scenes)))
+    while waiting:
+        tried = [(i, draft) for i in waiting if (draft := next(drafts[i], None))]
+        targets = [replace(scenes[i], objects=draft.objects) for i, draft in tried]
+        shown = show_all(targets, options)
+        finished = iter(finish_scenes([*itertools.compress(targets, shown)], options))
+        for i, draft in itertools.compress(tried, shown):
+            source, target = scenes[i], next(finished)
+            edits[i] = Edit(kinds[i], source, target, draft.instruction, draft.change)
+        waiting = [i for (i, _), is_shown in zip(tried, shown, strict=True) if not is_shown]
+    return edits
+
+
+def kind_of(index: int) -> str:
+    """Return the kind of the edit of this number where kinds take turns."""
+    return KINDS[index % len(KINDS)]
+
+
+def _no_edit_error(index: int, split: str, kind: str) -> InputError:
+    return InputError(
         f"edit {index} of {split}: no scene out of {MAX_SCENES} offers {kind!r} under these "
         "options. Expected room to add an object (max_objects above min_objects) or to move one, "
         "several objects, and several words of each attribute."
@@ -157,18 +239,27 @@ def edit_scene(scene: ClevrScene, kind: str, random: Random, options: SceneOptio
     Raises:
         InputError: an unknown kind.
     """
-    if kind not in _DRAFTERS:
-        raise InputError(f"kind of edit {kind!r}: expected one of {', '.join(KINDS)}.")
-    draw_reference, draft_edit = _DRAFTERS[kind]
-    for _ in range(MAX_DRAFTS):
-        reference = draw_reference(random, scene)
-        draft = reference and draft_edit(random, scene, reference, options)
-        if draft and shows_all(ClevrScene(draft.objects, scene.viewpoints), options):
+    for draft in _drafts(scene, kind, random, options):
+        if shows_all(ClevrScene(draft.objects, scene.viewpoints), options):
             target = complete_scene(
                 scene.image_index, scene.split, draft.objects, scene.viewpoints, options
             )
             return Edit(kind, scene, target, draft.instruction, draft.change)
     return None
+
+
+def _drafts(
+    scene: ClevrScene, kind: str, random: Random, options: SceneOptions
+) -> Iterator[_Draft]:
+    """Draw edits that keep all rules but what their targets show, until enough were tried."""
+    if kind not in _DRAFTERS:
+        raise InputError(f"kind of edit {kind!r}: expected one of {', '.join(KINDS)}.")
+    draw_reference, draft_edit = _DRAFTERS[kind]
+    names = Names(scene)
+    for _ in range(MAX_DRAFTS):
+        reference = draw_reference(random, names)
+        if reference and (draft := draft_edit(random, scene, reference, options)):
+            yield draft
 
 
 def _restyle(
@@ -183,7 +274,7 @@ def _restyle(
     attribute = random.choice(list(values))
     value = random.choice(values[attribute])
     changed = item.with_word(attribute, value)
-    if not _is_free(changed, others, options):
+    if not _is_free(changed.footprint, [other.footprint for other in others], options):
         return None
     one = wordings.refer(random, objects, reference)
     instruction = wordings.word(random, wordings.APPEARANCE[attribute], one=one, value=value)
@@ -250,7 +341,7 @@ def _remove(
 
 
 _Drafter = tuple[
-    Callable[[Random, ClevrScene], Reference | None],
+    Callable[[Random, Names], Reference | None],
     Callable[[Random, ClevrScene, Reference, SceneOptions], _Draft | None],
 ]
 _DRAFTERS: dict[str, _Drafter] = {
@@ -294,18 +385,18 @@ def _place(
     options: SceneOptions,
 ) -> ClevrObject | None:
     """Return the object at a free place of the sector around ``start``; None if none is found."""
+    radius, is_square = SIZES[item.size], item.shape == "cube"
+    footprints = [other.footprint for other in others]
     for _ in range(MAX_TRIES):
         x, y = sector.draw(random, start)
-        placed = replace(item, position=(x, y, SIZES[item.size]))
-        if _is_free(placed, others, options):
-            return placed
+        place = Footprint(x, y, radius, is_square, item.rotation)
+        if _is_free(place, footprints, options):
+            return replace(item, position=(x, y, radius))
     return None
 
 
-def _is_free(item: ClevrObject, others: Sequence[ClevrObject], options: SceneOptions) -> bool:
+def _is_free(place: Footprint, others: Sequence[Footprint], options: SceneOptions) -> bool:
     """Whether an object is within the extent and keeps CLEVR's distances to the others."""
-    place = item.footprint
     return max(abs(place.x), abs(place.y)) <= options.extent and all(
-        may_be_placed(place, other.footprint, options.min_distance, options.margin)
-        for other in others
+        may_be_placed(place, other, options.min_distance, options.margin) for other in others
     )

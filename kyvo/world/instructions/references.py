@@ -7,15 +7,11 @@ front and behind mean what the scene's relationships say.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import cached_property
 from random import Random
 
-from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS, ClevrObject, ClevrScene, Relationships
-
-SUBSETS = tuple(
-    subset for count in range(len(ATTRIBUTES) + 1) for subset in combinations(ATTRIBUTES, count)
-)
-"""All sets of attributes that a description may give."""
+from kyvo.world.clevr.descriptions import FORMS, Form, Objects, find_alike, set_of
+from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS, ClevrScene
 
 
 @dataclass(frozen=True)
@@ -30,73 +26,78 @@ class Reference:
     """
 
     index: int
-    attributes: tuple[str, ...]
+    attributes: Form
     relation: str | None = None
     anchor: "Reference | None" = None
 
 
-def draw_plain(random: Random, scene: ClevrScene) -> Reference | None:
+class Names:
+    """What could name the objects of a scene, each found when it is first needed."""
+
+    def __init__(self, scene: ClevrScene) -> None:
+        self._scene = scene
+
+    @cached_property
+    def alike(self) -> tuple[tuple[Objects, ...], ...]:
+        """Of each object those that share the attributes of each of FORMS with it."""
+        objects = self._scene.objects
+        return find_alike({name: [item.words[name] for item in objects] for name in ATTRIBUTES})
+
+    @cached_property
+    def forms(self) -> list[list[Form]]:
+        """The sets of attributes of each object that no other object shares."""
+        return [
+            [form for form, objects in zip(FORMS, sets, strict=True) if objects == 1 << index]
+            for index, sets in enumerate(self.alike)
+        ]
+
+    @cached_property
+    def places(self) -> list[tuple[str, int, Objects]]:
+        """Each relation and anchor that attributes name, with the objects that are there."""
+        relationships = self._scene.relationships
+        assert relationships is not None, "a scene to refer to has its relationships"
+        return [
+            (relation, anchor, set_of(relationships[relation][anchor]))
+            for relation in RELATIONS
+            for anchor, forms in enumerate(self.forms)
+            if forms
+        ]
+
+
+def draw_plain(random: Random, names: Names) -> Reference | None:
     """Return an object that its own attributes name, any number of them; None if none has any."""
-    objects = scene.objects
-    for index in random.sample(range(len(objects)), len(objects)):
-        if subsets := _naming(objects, index):
-            return Reference(index, _any_length(random, subsets))
+    num_objects = len(names.forms)
+    for index in random.sample(range(num_objects), num_objects):
+        if forms := names.forms[index]:
+            return Reference(index, _any_length(random, forms))
     return None
 
 
-def draw_related(random: Random, scene: ClevrScene) -> Reference | None:
+def draw_related(random: Random, names: Names) -> Reference | None:
     """Return an object that attributes name only together with a relation; None if none has any."""
-    objects, relationships = scene.objects, scene.relationships
-    assert relationships is not None, "a scene to refer to has its relationships"
-    naming = [_naming(objects, index) for index in range(len(objects))]
-    anchors = [index for index, subsets in enumerate(naming) if subsets]
-    for index in random.sample(range(len(objects)), len(objects)):
-        ways = {
-            subset: _relations(objects, relationships, index, subset, anchors) for subset in SUBSETS
-        }
-        if subsets := [subset for subset, found in ways.items() if found]:
-            subset = _any_length(random, subsets)
-            relation, anchor = random.choice(ways[subset])
-            anchor_words = _any_length(random, naming[anchor])
-            return Reference(index, subset, relation, Reference(anchor, anchor_words))
+    num_objects = len(names.forms)
+    for index in random.sample(range(num_objects), num_objects):
+        alike = dict(zip(FORMS, names.alike[index], strict=True))
+        ways = {objects: _relations(objects, index, names.places) for objects in {*alike.values()}}
+        if forms := [form for form, objects in alike.items() if ways[objects]]:
+            form = _any_length(random, forms)
+            relation, anchor = random.choice(ways[alike[form]])
+            anchor_words = _any_length(random, names.forms[anchor])
+            return Reference(index, form, relation, Reference(anchor, anchor_words))
     return None
-
-
-def _alike(objects: Sequence[ClevrObject], index: int, attributes: tuple[str, ...]) -> set[int]:
-    """Return every object that shares these attributes with the object ``index``."""
-    words = objects[index].words
-    return {
-        j
-        for j, other in enumerate(objects)
-        if all(other.words[name] == words[name] for name in attributes)
-    }
-
-
-def _naming(objects: Sequence[ClevrObject], index: int) -> list[tuple[str, ...]]:
-    """Return the sets of attributes that no other object shares."""
-    return [subset for subset in SUBSETS if len(_alike(objects, index, subset)) == 1]
 
 
 def _relations(
-    objects: Sequence[ClevrObject],
-    relationships: Relationships,
-    index: int,
-    attributes: tuple[str, ...],
-    anchors: Sequence[int],
+    alike: Objects, index: int, places: Sequence[tuple[str, int, Objects]]
 ) -> list[tuple[str, int]]:
     """Return each relation and anchor that single out the object among those alike."""
-    alike = _alike(objects, index, attributes)
-    if len(alike) == 1:
+    wanted = 1 << index
+    if alike == wanted:
         return []
-    return [
-        (relation, anchor)
-        for relation in RELATIONS
-        for anchor in anchors
-        if alike.intersection(relationships[relation][anchor]) == {index}
-    ]
+    return [(relation, anchor) for relation, anchor, objects in places if alike & objects == wanted]
 
 
-def _any_length(random: Random, subsets: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+def _any_length(random: Random, forms: Sequence[Form]) -> Form:
     """Draw the number of attributes first: there are many more long descriptions than short."""
-    length = random.choice(sorted({len(subset) for subset in subsets}))
-    return random.choice([subset for subset in subsets if len(subset) == length])
+    length = random.choice(sorted({len(form) for form in forms}))
+    return random.choice([form for form in forms if len(form) == length])

