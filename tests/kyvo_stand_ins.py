@@ -114,7 +114,7 @@ def generate(
 
 @torch.inference_mode()
 def uncached_values(
-    model: KyvoModel,
+    model: Callable[[torch.Tensor], torch.Tensor],
     prompt: np.ndarray,
     ids: Sequence[int],
     vocabulary: Vocabulary,

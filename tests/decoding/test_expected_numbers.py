@@ -1,6 +1,7 @@
 """Expected-value decoding against a mean in NumPy over logits of the whole, uncached model."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
@@ -155,6 +156,28 @@ def test_slots_that_have_ended_change_no_value(steps, monkeypatch):
     found = generate(model, MINI, prompts, 4)
     assert len({len(generated.ids) for generated in found}) > 2
     check(found, model, MINI, prompts)
+
+
+def test_of_prompts_with_pixels_each_image_gives_its_own_values():
+    """In any slot, with and without an image; the reference is shown the image anew each time."""
+    shape = {"num_tokens": 4, "image_size": 8, "kind": "pixels", "prefix": True}
+    model, automaton = tiny_model(image_input=shape), endless("I-3", mini_codec())
+    start, end = MINI.brackets("image")
+    prompt = np.array([MINI.bos, start, *[MINI.image.start] * 4, end, 5, 6])
+    prompts = [prompt, prompt, np.array([MINI.bos, 5, 6]), prompt, prompt[:8]]
+    random = np.random.default_rng(1)
+    images = [random.integers(256, size=(8, 8, 3), dtype=np.uint8) for _ in prompts]
+    shown = [image if len(p) > 3 else None for image, p in zip(images, prompts, strict=True)]
+    settings = {"eos": MINI.eos, "max_new_tokens": 30, "automaton": automaton}
+    engine = make_engine(model, prompts, 2, numbers=number_values("expected", MINI), **settings)
+    found = dict(engine.generate(prompts, images=shown))
+    assert not np.array_equal(found[0].values, found[1].values, equal_nan=True)
+    for place, prompt in enumerate(prompts):
+        sees = partial(model, pixels_BHWC=torch.from_numpy(images[place][None]))
+        ids = found[place].ids.tolist()
+        expected = uncached_values(sees, prompt, ids, MINI, automaton)
+        np.testing.assert_allclose(found[place].values, expected, **EXACT)
+        assert np.isfinite(expected).sum() > 3
 
 
 def test_outputs_without_numbers_have_no_values():
