@@ -22,6 +22,7 @@ from PIL import Image
 
 from kyvo.common.devices import resolve_device, resolve_precision
 from kyvo.common.errors import InputError
+from kyvo.common.weight_files import compact
 from kyvo.decoding import (
     Engine,
     GenerationSettings,
@@ -190,13 +191,19 @@ class Kyvo:
         outputs = self._generate(task, self._contents(images, scenes, questions))
         return [_plain_text(output.answer or "") for output in outputs]
 
-    def save(self, folder: Path | str) -> None:
+    def save(self, folder: Path | str, compacted: bool = False) -> None:
         """Write the model and all that belongs to it as one folder, which ``load`` opens.
+
+        ``compacted``: matrices as int8 with a scale for each row, a quarter of float32.
 
         Raises:
             InputError: the folder exists already, or cannot be written.
         """
-        files = {MODEL: released_state_dict(self.model), **description_files(self.description)}
+        weights = released_state_dict(self.model)
+        files = {
+            MODEL: compact(weights) if compacted else weights,
+            **description_files(self.description),
+        }
         write_folder(Path(folder), files)
 
     def _task(self, inputs: set[Modality], outputs: set[Modality]) -> Task:

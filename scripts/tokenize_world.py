@@ -14,6 +14,7 @@ from kyvo.common.errors import InputError
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codebook import save_codebook
 from kyvo.images.codec import ImageCodec
+from kyvo.images.vqgan import VQGAN
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.prepare.tokenization import WorldTokenizer
 from kyvo.prepare.world_tasks import tokenize_task
@@ -28,22 +29,16 @@ def main(argv: Sequence[str]) -> None:
     if arguments.image_size is not None and arguments.image_size < 1:
         raise InputError(f"--image-size {arguments.image_size}: expected 1 or more.")
     vocabulary = get_vocabulary(arguments.vocabulary)
-    vqgan = load_vqgan(arguments.vqgan)
     codec = SceneCodec(
         get_schema(arguments.schema),
         vocabulary,
         load_text_tokenizer(arguments.tokenizer, vocabulary),
     )
+    vqgan = load_vqgan(arguments.vqgan) if arguments.vqgan else None
     tokenizer = WorldTokenizer(
         codec,
-        ImageCodec(
-            vqgan,
-            resolve_device(arguments.device),
-            arguments.batch_size,
-            arguments.precision,
-            arguments.compile,
-        ),
-        arguments.image_size or vqgan.config.resolution,
+        _image_codec(vqgan, arguments) if vqgan else None,
+        arguments.image_size or (vqgan.config.resolution if vqgan else 0),
         arguments.object_order,
     )
     layout = ReleasedLayout(arguments.output, arguments.dataset, arguments.suffix)
@@ -51,10 +46,21 @@ def main(argv: Sequence[str]) -> None:
         is_evaluation = split in arguments.evaluation_splits
         counts = tokenize_task(tokenizer, arguments.world, split, layout, is_evaluation)
         print(f"{split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
-    shutil.copytree(arguments.vqgan, layout.models / arguments.vqgan.name, dirs_exist_ok=True)
-    codebook = vqgan.codebook.detach().cpu().numpy()
-    save_codebook(layout.codebook(codebook.shape), codebook)
+    if vqgan:
+        shutil.copytree(arguments.vqgan, layout.models / arguments.vqgan.name, dirs_exist_ok=True)
+        codebook = vqgan.codebook.detach().cpu().numpy()
+        save_codebook(layout.codebook(codebook.shape), codebook)
     print(f"written to {arguments.output}")
+
+
+def _image_codec(vqgan: VQGAN, arguments: argparse.Namespace) -> ImageCodec:
+    return ImageCodec(
+        vqgan,
+        resolve_device(arguments.device),
+        arguments.batch_size,
+        arguments.precision,
+        arguments.compile,
+    )
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -63,7 +69,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--world", type=Path, required=True, help="folder with SPLIT/images and SPLIT/scenes")
-    add("--vqgan", type=Path, required=True, help="VQGAN folder (configs/, checkpoints/)")
+    add("--vqgan", type=Path, help="VQGAN folder (configs/, checkpoints/); none: no image codes")
     add("--output", type=Path, required=True, help="root of the tree to write")
     add("--dataset", default="clevr", help="name of the data set's folders in that tree")
     add(

@@ -16,6 +16,8 @@ from kyvo.common.errors import InputError
 from kyvo.common.files import require_file
 
 _LISTED = 8
+_ROW_SCALE = ".row_scale"
+_FEWEST_COMPACT, _TINY = 4096, 1e-12
 
 
 class _Inert:
@@ -53,13 +55,44 @@ def read_state_dict(
     return {k: v.to("meta") for k, v in tensors.items()} if shapes_only else tensors
 
 
+def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors whose matrices are int8 with a float32 scale for each row: a quarter of float32.
+
+    ``read_safetensors`` gives them back as float32. Small ones stay as they are.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.dim() < 2 or tensor.numel() < _FEWEST_COMPACT:
+            found[name] = tensor
+            continue
+        rows = tensor.detach().float().flatten(1)
+        scale = rows.abs().amax(1, keepdim=True).clamp_min(_TINY) / 127
+        found[name] = (rows / scale).round().to(torch.int8).view(tensor.shape)
+        found[name + _ROW_SCALE] = scale[:, 0]
+    return found
+
+
+def _expanded(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What ``compact`` was given, rounded."""
+    scales = {n.removesuffix(_ROW_SCALE): t for n, t in tensors.items() if n.endswith(_ROW_SCALE)}
+    found = {name: tensor for name, tensor in tensors.items() if not name.endswith(_ROW_SCALE)}
+    for name, scale in scales.items():
+        if name in found:
+            shape = (-1, *[1] * (found[name].dim() - 1))
+            found[name] = found[name].to(scale.dtype) * scale.view(shape)
+    return found
+
+
 def read_safetensors(path: Path, purpose: str, shapes_only: bool = False) -> dict[str, Tensor]:
-    """All tensors of a ``.safetensors`` file, on the CPU (``shapes_only``: the meta device)."""
+    """All tensors of a ``.safetensors`` file, on the CPU (``shapes_only``: the meta device).
+
+    Those that ``compact`` made smaller are given back whole.
+    """
     try:
         if not shapes_only:
-            return dict(load_file(path))
+            return _expanded(load_file(path))
         with safe_open(path, framework="pt") as stored:
-            names = stored.offset_keys()
+            names = [name for name in stored.offset_keys() if not name.endswith(_ROW_SCALE)]
             shapes = {name: stored.get_slice(name).get_shape() for name in names}
         return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     except (SafetensorError, OSError, ValueError) as error:
@@ -72,7 +105,8 @@ def read_tensor(path: Path, name: str, purpose: str) -> Tensor | None:
         return read_state_dict(path, purpose).get(name)
     try:
         with safe_open(path, framework="pt") as stored:
-            return stored.get_tensor(name) if name in stored.offset_keys() else None
+            parts = [key for key in (name, name + _ROW_SCALE) if key in stored.offset_keys()]
+            return _expanded({key: stored.get_tensor(key) for key in parts}).get(name)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{purpose}: {path}: cannot be read: {error}. Get it again.") from None
 

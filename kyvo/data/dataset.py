@@ -59,7 +59,7 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
 
     def __getitem__(self, index: int) -> tuple[str, Sample]:
         builder = self.builders[self._drawn[index]]
-        contents = {s: self.content(s, index) for s in builder.task.segments}
+        contents = {s: self.content(s, index) for s in builder.tokenized}
         sample = builder.build(contents)
         if builder.reads_pixels:
             sample = replace(sample, pixels=self.pixels(index))
@@ -207,8 +207,11 @@ def kyvo_dataset(
     names = unified_tasks if task == UNIFIED else (task,)
     if not names:
         raise InputError(f"dataset: task {UNIFIED} needs unified_tasks, such as [I-3, 3-I]")
-    tasks = [get_task(name) for name in names]
-    segments = list(dict.fromkeys(s for t in tasks for s in t.segments))
+    builders = [
+        SequenceBuilder(vocabulary, get_task(name), centre_first, no_loss_on_input, pixel_tokens)
+        for name in names
+    ]
+    segments = list(dict.fromkeys(s for builder in builders for s in builder.tokenized))
     missing = [s.source_name for s in segments if paths[s.source_name] is None]
     if missing:
         raise InputError(f"dataset: task {task} reads {', '.join(missing)}: give the path(s)")
@@ -221,9 +224,6 @@ def kyvo_dataset(
             problems.attempt(_check_ids, segment, store, vocabulary, codes_per_image)
             stores[segment] = store
     problems.raise_any()
-    builders = [
-        SequenceBuilder(vocabulary, t, centre_first, no_loss_on_input, pixel_tokens) for t in tasks
-    ]
     folder = Path(image_folder) if image_folder is not None else None
     if folder is None and any(builder.reads_pixels for builder in builders):
         raise InputError(

@@ -13,7 +13,7 @@ Shapes: B samples, G images of a batch, c codes of an image, H and W pixels.
 
 import os
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -428,7 +428,7 @@ def _codes_per_image(
     Raises:
         InputError: there is no VQGAN but a task has codes, or it is of another size.
     """
-    coded = [builder for builder in builders if _has_codes(builder)]
+    coded = [b for b in builders if any(part.modality == "image" for part in b.tokenized)]
     if not coded:
         return 0
     if vqgan is None:
@@ -444,10 +444,3 @@ def _codes_per_image(
             f"'{vocabulary.name}') and image_size {image_size}."
         )
     return config.codes_per_side**2
-
-
-def _has_codes(builder: SequenceBuilder) -> bool:
-    segments: Iterator[Segment] = iter(builder.task.segments)
-    if builder.reads_pixels:
-        segments = iter(builder.task.outputs)
-    return any(segment.modality == "image" for segment in segments)

@@ -32,14 +32,15 @@ class WorldTokenizer:
 
     Attributes:
         codec: schema, vocabulary and text tokenizer.
-        vqgan: encodes the images, a batch at a time.
+        vqgan: encodes the images, a batch at a time; None: they have no codes, for a model that
+            reads their pixels and writes none.
         image_size: images are resized to this side (pixels) before encoding.
         object_order: objects as the scene file lists them, or sorted by distance from the
             camera, which makes the order of a scene's tokens predictable from its image.
     """
 
     codec: SceneCodec
-    vqgan: ImageCodec
+    vqgan: ImageCodec | None
     image_size: int
     object_order: ObjectOrder = "file"
 
@@ -63,43 +64,44 @@ class WorldTokenizer:
 
         ``keys`` are those of the wanted images, by file name; None: all, under their names.
         """
-        self._check_codes()
         found = list_images(folder)
         wanted = {path.name: path.name for path in found} if keys is None else keys
         images = {wanted[path.name]: path for path in found if path.name in wanted}
         scenes = {key: folder / "scenes" / f"{path.stem}.json" for key, path in images.items()}
-        return {
-            "images": self._tokenize_images(images, layout.image_file(split)),
-            "scenes": _write_entries(layout.scene_file(split), self._scenes(scenes)),
-        }
+        counts = {}
+        if self.vqgan is not None:
+            counts["images"] = self._tokenize_images(self.vqgan, images, layout.image_file(split))
+        counts["scenes"] = _write_entries(layout.scene_file(split), self._scenes(scenes))
+        return counts
 
-    def _tokenize_images(self, images: Mapping[str, Path], target: Path) -> int:
+    def _tokenize_images(self, vqgan: ImageCodec, images: Mapping[str, Path], target: Path) -> int:
         """Write the images' codes, and the record of their codebook; how many images."""
+        self._check_codes(vqgan)
         # In this order, an interruption leaves no record rather than a wrong one.
         codebook_record(target).unlink(missing_ok=True)
-        count = _write_entries(target, self._images(images))
-        record_codebook(target, self.vqgan.codebook)
+        count = _write_entries(target, self._images(vqgan, images))
+        record_codebook(target, vqgan.codebook)
         return count
 
     def tokenize_texts(self, texts: Mapping[str, str], target: Path) -> int:
         """Write texts by key to ``target``; how many."""
         return _write_entries(target, self._texts(texts))
 
-    def _check_codes(self) -> None:
-        found, expected = self.vqgan.config.n_embed, self.codec.vocabulary.num_image_codes
+    def _check_codes(self, vqgan: ImageCodec) -> None:
+        found, expected = vqgan.config.n_embed, self.codec.vocabulary.num_image_codes
         if found != expected:
             raise InputError(
                 f"VQGAN: it has {found} codes, but vocabulary '{self.codec.vocabulary.name}' has "
                 f"ids for {expected}. Choose the vocabulary or the VQGAN to match."
             )
 
-    def _images(self, images: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
+    def _images(self, vqgan: ImageCodec, images: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
         keys, paths = list(images), list(images.values())
-        starts = range(0, len(paths), self.vqgan.batch_size)
+        starts = range(0, len(paths), vqgan.batch_size)
         for start in tqdm(starts, desc="images", unit="batch", disable=None):
-            part = slice(start, start + self.vqgan.batch_size)
+            part = slice(start, start + vqgan.batch_size)
             batch = load_images(paths[part], self.image_size)
-            codes = self.vqgan.encode(batch)
+            codes = vqgan.encode(batch)
             yield from zip(keys[part], codes.reshape(len(batch), -1), strict=True)
 
     def _scenes(self, scenes: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:

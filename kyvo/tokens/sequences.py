@@ -171,6 +171,11 @@ class SequenceBuilder:
         """Whether the samples have an input image whose pixels the model reads."""
         return self.pixel_tokens is not None and self.task.inputs[0].modality == "image"
 
+    @property
+    def tokenized(self) -> tuple[Segment, ...]:
+        """The segments that have tokens of their own: all but an image that is read as pixels."""
+        return self.task.segments[1:] if self.reads_pixels else self.task.segments
+
     def build(
         self,
         contents: Mapping[Segment, np.ndarray],
@@ -206,9 +211,8 @@ class SequenceBuilder:
         """Lengths up to and including OUTPUT-START, elementwise."""
         brackets = 2  # BOS and OUTPUT-START
         if self.reads_pixels:
-            image = self.task.inputs[0]
-            of_pixels = np.full_like(segment_lengths[image], self.pixel_tokens)
-            segment_lengths = {**segment_lengths, image: of_pixels}
+            of_pixels = np.asarray(self.pixel_tokens)
+            segment_lengths = {**segment_lengths, self.task.inputs[0]: of_pixels}
         return _sum(segment_lengths, self.task.inputs) + brackets
 
     def _output_remainders(
