@@ -80,9 +80,10 @@ def load(
     compiled: bool = False,
     numbers: Numbers = "expected",
 ) -> "Kyvo":
-    """Open the model of a run's folder (its newest checkpoint) or of a checkpoint folder.
+    """Open the model of a run's folder (its newest checkpoint), of a checkpoint, or ``mini``.
 
     Args:
+        path: a folder, or ``mini``: the model that comes with the package (kyvo/assets/mini).
         precision: of the weights and of the image tokenizer; auto: bf16 where the device
             multiplies such numbers itself.
         batch_size: samples that are decoded together.

@@ -148,7 +148,9 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
     def prompt_lengths(self) -> np.ndarray:
         """Length of every sample's prompt in the current epoch, int64 (N,)."""
         stored = self._stored_lengths
-        lengths = np.stack([builder.prompt_length(stored) for builder in self.builders])
+        lengths = np.stack(
+            [np.broadcast_to(b.prompt_length(stored), len(self)) for b in self.builders]
+        )
         return lengths[self._drawn, np.arange(len(self))]
 
     @property

@@ -27,6 +27,9 @@ MODEL, OPTIMIZER, STATE, MANIFEST = (
     "state.json",
     "manifest.json",
 )
+ASSETS = Path(__file__).parents[1] / "assets"
+SHIPPED = ("mini",)
+"""Models that come with the package, in folders of ``ASSETS``."""
 Files = Mapping[str, Mapping[str, Any]]
 """Contents of a checkpoint by file name."""
 _NAME = re.compile(r"step_(\d{8})")
@@ -122,11 +125,14 @@ def latest_checkpoint(
 def find_weights(path: Path) -> Path:
     """The weights that ``path`` means: a file itself, a checkpoint folder, or a run's newest.
 
-    In a folder without checkpoints of this project, the ``meta_model_EPOCH.pt`` of the last epoch.
+    A name in ``SHIPPED``, such as ``mini``, means the model of the package. In a folder without
+    checkpoints of this project, the ``meta_model_EPOCH.pt`` of the last epoch is meant.
 
     Raises:
         InputError: nothing there, or the checkpoint is damaged.
     """
+    if str(path) in SHIPPED:
+        path = ASSETS / path
     if path.is_file():
         return path
     if (path / MODEL).is_file():

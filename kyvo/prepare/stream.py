@@ -13,6 +13,7 @@ Shapes: B samples, G images of a batch, c codes of an image, H and W pixels.
 
 import os
 import random
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -44,6 +45,9 @@ Split = Literal["train", "val"]
 """Worlds on disk keep ``test``: a stream cannot draw it."""
 _DRAWN_TOGETHER = 2048
 """Samples that a worker draws and sorts by length at a time: fewer cost more each, and pad more."""
+_FIRST_NOISE, _NUM_NOISES = 1 << 16, 256
+"""Seeds of the renderer's noise, one a batch. With a single one a model learns the noise itself,
+and reads images that have another one badly. Seeds below are for images that are tested on."""
 _NICENESS = 10
 """Of workers: where cores are short, the training's own process comes first."""
 _ENCODED_AT_ONCE = 64
@@ -73,11 +77,13 @@ class StreamBatch(Batch):
         scenes: of all images, first those whose pixels are read.
         pixel_index_B: which image's pixels each sample reads; 0 where it reads none.
         num_read: how many images are read as pixels; the others are coded.
+        noise: seed of the renderer's noise in all images of the batch.
     """
 
     scenes: SceneBatch = field(kw_only=True)
     pixel_index_B: Tensor = field(kw_only=True)
     num_read: int = field(kw_only=True)
+    noise: int = field(kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,7 @@ class WorldStream:
         """The batch on ``device``, with its images rendered and encoded there."""
         assert isinstance(batch, StreamBatch)
         batch = map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
-        images_GHWC = self._frame.render(batch.scenes)
+        images_GHWC = self._frame.render(batch.scenes, batch.noise)
         read_GHWC, coded_GHWC = images_GHWC.tensor_split((batch.num_read,))
         if len(read_GHWC):
             batch = replace(batch, pixels_BHWC=read_GHWC[batch.pixel_index_B])
@@ -264,9 +270,10 @@ class Frame:
     image_size: int
     samples_per_pixel: int
 
-    def render(self, scenes: SceneBatch) -> Tensor:
+    def render(self, scenes: SceneBatch, noise: int) -> Tensor:
         """Images (G, H, W, 3), uint8, on the scenes' device."""
-        return render_batch(scenes, self.image_size, self.image_size, self.samples_per_pixel)
+        side = self.image_size
+        return render_batch(scenes, side, side, self.samples_per_pixel, noise)
 
 
 def _start_worker(worker: int) -> None:
@@ -315,6 +322,7 @@ class _Pools(Dataset[list[StreamBatch]]):
             scenes=scenes,
             pixel_index_B=(reads.cumsum(0) - 1).clamp_min(0),
             num_read=len(read),
+            noise=_FIRST_NOISE + zlib.crc32(streamed[0][0].encode()) % _NUM_NOISES,
         )
 
 

@@ -208,7 +208,7 @@ class SequenceBuilder:
         return self.prompt_length(segment_lengths) + _sum(segment_lengths, self.task.outputs) + end
 
     def prompt_length(self, segment_lengths: Mapping[Segment, np.ndarray]) -> np.ndarray:
-        """Lengths up to and including OUTPUT-START, elementwise."""
+        """Lengths up to and including OUTPUT-START, elementwise; one for all if all are alike."""
         brackets = 2  # BOS and OUTPUT-START
         if self.reads_pixels:
             of_pixels = np.asarray(self.pixel_tokens)
@@ -278,4 +278,4 @@ def _sum(segment_lengths: Mapping[Segment, np.ndarray], segments: Sequence[Segme
     """Summed lengths of segments; images get their two markers, the others have theirs stored."""
     around = {"image": 2, "three_d": 0, "text": 0}
     parts = [segment_lengths[s] + around[s.modality] for s in segments]
-    return np.asarray(np.sum(parts, axis=0))
+    return np.asarray(sum(parts))

@@ -72,7 +72,7 @@ def test_a_placed_batch_is_what_its_images_say_one_by_one(make, vqgan, pixel_tok
         assert int(placed.labels_N.max()) < VOCABULARY.size
         for row, key in enumerate(batch.keys):
             (streamed,) = maker.make([int(key.split("/")[1])])
-            images = [render([scene], SIZE, SIZE, 2) for scene in streamed.coded]
+            images = [render([scene], SIZE, SIZE, 2, seed=batch.noise) for scene in streamed.coded]
             codes = [codec.encode(image).reshape(-1) for image in images]
             expected = streamed.sample.tokens.copy()
             is_code = expected >= VOCABULARY.size
@@ -83,7 +83,7 @@ def test_a_placed_batch_is_what_its_images_say_one_by_one(make, vqgan, pixel_tok
             assert placed.tokens_BL[row, :length].tolist() == expected[:length].tolist()
             num_images += len(images)
             if streamed.read is not None:
-                (image,) = render([streamed.read], SIZE, SIZE, 2)
+                (image,) = render([streamed.read], SIZE, SIZE, 2, seed=batch.noise)
                 assert (placed.pixels_BHWC[row].numpy() == image).all()
         width = placed.tokens_BL.shape[1]
         for position, label in zip(placed.positions_N, placed.labels_N, strict=True):
@@ -121,6 +121,13 @@ def test_epochs_splits_and_seeds_share_no_sample(make):
     assert len(set(found)) == len(found)
     epochs = [streams[0].batches(epoch, 0, SETTINGS) for epoch in (0, 1)]
     assert len({key for batches in epochs for b in batches for key in b.keys}) == 48
+
+
+def test_batches_differ_in_their_noise_and_keep_it(make):
+    noises = [batch.noise for batch in make(num_samples=60).batches(0, 0, SETTINGS)]
+    assert len(set(noises)) > 15
+    assert min(noises) > 1000
+    assert noises == [batch.noise for batch in make(num_samples=60).batches(0, 0, SETTINGS)]
 
 
 def test_remainders_give_back_the_true_numbers(make):

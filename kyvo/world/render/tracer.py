@@ -31,6 +31,9 @@ if _HAS_TRITON:
 RAYS_PER_PASS = {"cpu": 1 << 15, "cuda": 1 << (24 if _HAS_TRITON else 20)}
 """Rays that are traced together: working sets that fit the caches, or fill the GPU."""
 
+_KEPT_FRAMES = 256
+"""Frames, each with its own noise, that are kept: a megabyte at 128 x 128 pixels with 2 rays."""
+
 MAX_BOUNCES = 1
 """Mirror reflections that are traced in a row."""
 TERMINAL_RADIANCE = 0.12
@@ -123,9 +126,9 @@ def find_device(device: torch.device | str) -> torch.device:
     return found
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=_KEPT_FRAMES)
 def _frame(height: int, width: int, num_samples: int, seed: int, device: torch.device) -> Frame:
-    """Return the frame, kept for the next call: a GPU draws images faster than this noise."""
+    """Return the frame, kept for later calls: a GPU draws images faster than this noise."""
     if min(height, width, num_samples) < 1:
         raise InputError(
             f"render: height {height}, width {width}, samples_per_pixel {num_samples}. "
