@@ -33,7 +33,7 @@ from kyvo.images.checkpoint import RUN_WEIGHTS, load_vqgan
 from kyvo.images.codebook import codebook_hash
 from kyvo.images.codec import ImageCodec
 from kyvo.prepare.tokenization import ObjectOrder, in_order
-from kyvo.scenes import SceneCodec, get_schema
+from kyvo.scenes import Scene, SceneCodec, get_schema
 from kyvo.tokens.sequences import CentreFirst, Sample, Segment, SequenceBuilder, Task, get_task
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
 from kyvo.tokens.vocabulary import Vocabulary
@@ -157,7 +157,8 @@ class SampleMaker:
 
     def _scene(self, item: world_tasks.Item, segment: Segment) -> tuple[np.ndarray, np.ndarray]:
         values = _scene_of(item, segment).to_json()
-        scene = self.codec.schema.parse_scene(values["objects"], "scene")
+        # The codec checks what it writes.
+        scene = Scene(tuple(map(self.codec.schema.read, values["objects"])))
         scene = in_order(scene, self.order, values.get("directions"), "scene")
         ids, remainders = self.codec.encode_with_remainders(scene)
         return np.array(ids, dtype=np.int64), np.array(remainders, dtype=np.float32)

@@ -142,7 +142,8 @@ def in_order(scene: Scene, order: ObjectOrder, directions: Any, where: str) -> S
         return scene
     try:
         behind = directions["behind"]
-        distance = [float(np.dot(item.position[: len(behind)], behind)) for item in scene.objects]
+        places = np.array([item.position[: len(behind)] for item in scene.objects], dtype=float)
+        distance = (places.reshape(len(scene.objects), len(behind)) @ behind).tolist()
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"scene: {where}: {order} needs 'directions.behind' and positions: {error}. "

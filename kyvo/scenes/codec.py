@@ -85,21 +85,23 @@ class SceneCodec:
     ) -> tuple[list[int], list[float]]:
         """``encode``, and by how much each token's true number exceeds the grid's; 0 elsewhere."""
         start, end = self.vocabulary.brackets("three_d")
+        opening, closing = self._id(OBJECT_START), self._id(OBJECT_END)
+        word_ids, number_ids, markers = self.word_ids, self._number_ids, self._field_ids
         ids, remainders = [start], {}
         for index, item in enumerate(scene.objects):
-            ids.append(self._id(OBJECT_START))
-            for fld, value in self._values(item, f"{where}: object {index}"):
-                ids.append(self._id(fld.marker))
+            ids.append(opening)
+            for marker, (fld, value) in zip(markers, self._values(item, where, index), strict=True):
+                ids.append(marker)
                 if isinstance(value, str):
-                    ids += self.word_ids[value]
+                    ids += word_ids[value]
                     continue
                 assert isinstance(fld, NumberField)
                 for axis, exact, snapped in zip(
                     fld.axes, item.numbers[fld.key], value, strict=True
                 ):
                     remainders[len(ids)] = axis.remainder(exact, snapped)
-                    ids.append(self._number_ids[snapped])
-            ids.append(self._id(OBJECT_END))
+                    ids.append(number_ids[snapped])
+            ids.append(closing)
         ids.append(end)
         return ids, [remainders.get(place, 0.0) for place in range(len(ids))]
 
@@ -109,7 +111,7 @@ class SceneCodec:
         parts = [start]
         for index, item in enumerate(scene.objects):
             parts.append(OBJECT_START)
-            for fld, value in self._values(item, f"{where}: object {index}"):
+            for fld, value in self._values(item, where, index):
                 parts += [fld.marker, self._text(value)]
             parts.append(OBJECT_END)
         return "".join([*parts, end])
@@ -153,6 +155,11 @@ class SceneCodec:
         values = {value for axis in axes for value in axis.grid}
         return {value: self.vocabulary.number_id(self._number(value)) for value in values}
 
+    @cached_property
+    def _field_ids(self) -> list[int]:
+        """Ids of the markers of the schema's fields."""
+        return [self._id(fld.marker) for fld in self.schema.fields]
+
     def _id(self, marker: str) -> int:
         return self.vocabulary.marker_id(marker)
 
@@ -162,9 +169,12 @@ class SceneCodec:
     def _text(self, value: Value) -> str:
         return f" {value}" if isinstance(value, str) else " ".join(map(self._number, value))
 
-    def _values(self, item: SceneObject, place: str) -> list[tuple[Field, Value]]:
-        """Each field with its checked word or snapped numbers."""
-        return [(f, _checked(f, item, f"{place}: '{f.key}'")) for f in self.schema.fields]
+    def _values(self, item: SceneObject, where: str, index: int) -> list[tuple[Field, Value]]:
+        """Each field of object ``index`` of ``where`` with its checked word or snapped numbers."""
+        try:
+            return [(fld, _checked(fld, item)) for fld in self.schema.fields]
+        except InputError as error:
+            raise InputError(f"{where}: object {index}: {error}") from None
 
     def _cut_scene(self, ids: Sequence[int]) -> tuple[Sequence[int], Counter[str]]:
         """``ids`` up to the first SCENE-END, and what is wrong with the scene's brackets."""
@@ -256,16 +266,16 @@ class SceneCodec:
         return round(token.value, self.schema.decimals + _MORE_DECIMALS) + 0.0
 
 
-def _checked(fld: Field, item: SceneObject, place: str) -> Value:
+def _checked(fld: Field, item: SceneObject) -> Value:
     """The field's word, or its numbers snapped to the grid."""
     value = (item.numbers if isinstance(fld, NumberField) else item.words).get(fld.key)
     if value is None:
-        raise InputError(f"{place} is missing. Add it, or choose another schema.")
+        raise InputError(f"'{fld.key}' is missing. Add it, or choose another schema.")
     if isinstance(fld, NumberField) and not isinstance(value, str) and len(value) == len(fld.axes):
         try:
-            return tuple(axis.snap(number) for axis, number in zip(fld.axes, value, strict=True))
+            return tuple([axis.snap(number) for axis, number in zip(fld.axes, value, strict=True)])
         except InputError as error:
-            raise InputError(f"{place}: {error}") from None
+            raise InputError(f"'{fld.key}': {error}") from None
     if fault := next(fld.faults(value), None):
-        raise InputError(f"{place}: {fault}")
+        raise InputError(f"'{fld.key}': {fault}")
     return value

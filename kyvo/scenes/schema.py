@@ -69,9 +69,9 @@ class Axis:
             value = (value - start) % self.period + start
         if not low - self.reach <= value <= high + self.reach:
             raise InputError(f"{self.name} = {value}, expected {low} to {high} {self.unit}")
-        above = bisect_left(self.grid, value)
-        around = self.grid[max(above - 1, 0) : above + 1]
-        return min(around, key=lambda point: abs(point - value))
+        index = bisect_left(self.grid, value)
+        below, above = self.grid[max(index - 1, 0)], self.grid[min(index, len(self.grid) - 1)]
+        return below if abs(below - value) <= abs(above - value) else above
 
     def remainder(self, value: float, snapped: float) -> float:
         """By how much ``value`` exceeds the grid value that it was snapped to."""
@@ -143,12 +143,12 @@ class Schema:
     drawing: Drawing = field(default_factory=Drawing)
     scene_folder: SceneFolder | None = field(default_factory=SceneFolder)
 
-    @property
+    @cached_property
     def word_fields(self) -> tuple[WordField, ...]:
         """The fields that hold a word."""
         return tuple(fld for fld in self.fields if isinstance(fld, WordField))
 
-    @property
+    @cached_property
     def number_fields(self) -> tuple[NumberField, ...]:
         """The fields that hold numbers."""
         return tuple(fld for fld in self.fields if isinstance(fld, NumberField))
@@ -202,16 +202,16 @@ class Schema:
         that is no finite number becomes NaN.
         """
         values = self._normalised(value)
-        words = {f.key: values.get(f.key) for f in self.word_fields}
-        numbers = {f.key: values.get(f.key) for f in self.number_fields}
-        return self.make(
-            {key: word for key, word in words.items() if isinstance(word, str)},
-            {
-                key: tuple(map(_finite, found))
-                for key, found in numbers.items()
-                if isinstance(found, list | tuple)
-            },
-        )
+        words: dict[str, str] = {}
+        numbers: dict[str, tuple[float, ...]] = {}
+        for fld in self.fields:
+            found = values.get(fld.key)
+            if isinstance(fld, WordField):
+                if isinstance(found, str):
+                    words[fld.key] = found
+            elif isinstance(found, list | tuple):
+                numbers[fld.key] = tuple(map(_finite, found))
+        return self.make(words, numbers)
 
     def to_json(self, item: SceneObject) -> JsonObject:
         """The object's fields of this schema, in their order, as the result files have them."""
@@ -263,15 +263,17 @@ class Schema:
                 yield from (f"'{fld.key}': {fault}" for fault in fld.faults(values[fld.key]))
 
     def _normalised(self, value: Mapping[str, object]) -> dict[str, object]:
-        """The entries of a ground-truth file as this schema's fields read them."""
-        result = dict(value)
-        yaw = [result[self.yaw_key]] if self.yaw_key in result else []
-        for fld in self.fields:
-            found = result.get(fld.key)
-            if isinstance(fld, WordField) and self.variant_separator and isinstance(found, str):
-                result[fld.key] = found.split(self.variant_separator)[0]
-            if isinstance(fld, NumberField) and isinstance(found, list | tuple):
-                result[fld.key] = [*found, *yaw] if len(found) < len(fld.axes) else found
+        """The entries of a ground-truth file that this schema has, as its fields read them."""
+        result = {fld.key: value[fld.key] for fld in self.fields if fld.key in value}
+        if self.variant_separator:
+            for word_field in self.word_fields:
+                if isinstance(word := result.get(word_field.key), str):
+                    result[word_field.key] = word.split(self.variant_separator)[0]
+        if self.yaw_key and self.yaw_key in value:
+            for fld in self.number_fields:
+                found = result.get(fld.key)
+                if isinstance(found, list | tuple) and len(found) < len(fld.axes):
+                    result[fld.key] = [*found, value[self.yaw_key]]
         return result
 
 

@@ -8,9 +8,9 @@ keeps the rules is the one that stays.
 
 Shapes: N scenes, K objects of a scene (the most that the options allow), L lights that scenes may
 move; inside, P starts of scenes that are tried together, W of them that wait for the place of an
-object, T places that are tried together, Q of these that keep their distance, J objects that are
-placed already, D draws; C scenes with S starts each. Tensors end in the scenes or starts: these are
-many. Lengths are metres, angles radians.
+object, T places that are tried together, J objects that are placed already, Q pairs of these two
+that are near each other, D draws; C scenes with S starts each. Tensors end in the scenes or starts:
+these are many. Lengths are metres, angles radians.
 """
 
 import itertools
@@ -24,6 +24,7 @@ from torch import Tensor
 from kyvo.common.errors import InputError
 from kyvo.world.camera import DIRECTIONS, project_all
 from kyvo.world.clevr.descriptions import members
+from kyvo.world.clevr.placement import FAR
 from kyvo.world.clevr.sampler import (
     MAX_STARTS,
     MAX_TRIES,
@@ -126,6 +127,7 @@ class _Objects:
     """Objects of P starts: words in the order of ``ATTRIBUTES``, and where they are."""
 
     words_4KP: Tensor
+    radius_KP: Tensor
     place_2KP: Tensor
     rotation_KP: Tensor
 
@@ -387,7 +389,8 @@ def _place_objects(
     draw_KP = draw_P + (k_K1 << _OBJECT_SHIFT)
     words_4KP = _draw_words(words(key_P, draw_KP), options) * (k_K1 < count_P)
     no_place_KP = torch.zeros_like(key_P, dtype=torch.float64).expand(draw_KP.shape)
-    objects = _Objects(words_4KP, torch.stack([no_place_KP, no_place_KP]), no_place_KP.clone())
+    place_2KP = torch.stack([no_place_KP, no_place_KP])
+    objects = _Objects(words_4KP, _radii(words_4KP[0]), place_2KP, no_place_KP.clone())
     placed_P = torch.ones_like(count_P, dtype=torch.bool)
     blocks = _TRIES.get(key_P.device.type, _TRIES["cpu"])
     for k in range(options.max_objects):
@@ -429,22 +432,21 @@ def _try_places(
     place_2TW, rotation_TW = (2 * draws_3TW[:2] - 1) * options.extent, 360 * draws_3TW[2]
     good_TW = torch.ones_like(rotation_TW, dtype=torch.bool)
     if k:
-        words_4JW = objects.words_4KP[:, : k + 1].index_select(-1, waiting)
-        radius_JW, square_JW = _radii(words_4JW[0]), words_4JW[-1] == _CUBE
+        radius_JW = objects.radius_KP[: k + 1].index_select(-1, waiting)
         old_2JW = objects.place_2KP[:, :k].index_select(-1, waiting)
         offset_2JTW = place_2TW[:, None] - old_2JW[:, :, None]
-        good_TW = _is_far(offset_2JTW, radius_JW, options)
-        flat_Q = good_TW.view(-1).nonzero()[:, 0]
-        w_Q = flat_Q % len(waiting)
-        touch_JQ = _footprints_touch(
-            offset_2JTW.flatten(2).index_select(-1, flat_Q),
-            (radius_JW.index_select(-1, w_Q), square_JW.index_select(-1, w_Q)),
-            (
-                objects.rotation_KP[:k].index_select(-1, waiting[w_Q]),
-                rotation_TW.view(-1)[flat_Q],
-            ),
+        away_JTW = offset_2JTW.square().sum(0).sqrt_()
+        reach_J1W = (radius_JW[:-1] + radius_JW[-1])[:, None]
+        good_TW = _is_far(offset_2JTW, away_JTW - reach_J1W, options)
+        # Only footprints this near may touch, and few are.
+        is_near_JTW = (away_JTW <= FAR * reach_J1W).logical_and_(good_TW)
+        j_Q, t_Q, w_Q = is_near_JTW.nonzero(as_tuple=True)
+        touch_Q = _footprints_touch(
+            offset_2JTW[:, j_Q, t_Q, w_Q],
+            _outlines(objects, j_Q, waiting[w_Q]),
+            (*_outlines(objects, k, waiting[w_Q])[:2], rotation_TW[t_Q, w_Q]),
         )
-        good_TW.view(-1)[flat_Q] = ~touch_JQ.any(0)
+        good_TW[t_Q[touch_Q], w_Q[touch_Q]] = False
     found_W, first_W = good_TW.any(0), good_TW.byte().argmax(0)
     which_W = torch.arange(len(waiting), device=waiting.device)
     objects.place_2KP[:, k, waiting] = place_2TW[:, first_W, which_W] * found_W
@@ -452,59 +454,57 @@ def _try_places(
     return found_W
 
 
-def _is_far(offset_2JTW: Tensor, radius_JW: Tensor, options: SceneOptions) -> Tensor:
-    """Return whether (T, W) a place keeps min_distance and margin to all objects before it.
+def _outlines(objects: _Objects, k: Tensor | int, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return radius, whether it is a square, and rotation of an object of each of these starts."""
+    is_square = objects.words_4KP[-1, k, start] == _CUBE
+    return objects.radius_KP[k, start], is_square, objects.rotation_KP[k, start]
 
-    ``radius_JW`` has one row more than ``offset_2JTW``: the new object's.
-    """
+
+def _is_far(offset_2JTW: Tensor, gap_JTW: Tensor, options: SceneOptions) -> Tensor:
+    """Return whether (T, W) a place keeps min_distance and margin to all objects before it."""
     x, y = offset_2JTW
-    gap_JTW = (x * x + y * y).sqrt() - (radius_JW[:-1] + radius_JW[-1])[:, None]
     good_JTW = gap_JTW >= options.min_distance
     for axis in (DIRECTIONS["right"], DIRECTIONS["behind"]):
-        good_JTW &= (x * axis[0] + y * axis[1]).abs() >= options.margin
+        good_JTW &= (x * axis[0]).add_(y * axis[1]).abs_() >= options.margin
     return good_JTW.all(0)
 
 
 def _footprints_touch(
-    offset_2JQ: Tensor, outlines: tuple[Tensor, Tensor], rotations: tuple[Tensor, Tensor]
+    offset_2Q: Tensor, old: tuple[Tensor, Tensor, Tensor], new: tuple[Tensor, Tensor, Tensor]
 ) -> Tensor:
-    """Return whether (J, Q) footprints have a point in common: ``placement.footprints_touch``.
+    """Return whether (Q) footprints have a point in common: ``placement.footprints_touch``.
 
     Args:
-        offset_2JQ: from the old ones to the new one (metres).
-        outlines: radius, and whether it is a square, of the old ones and, in a last row, the new.
-        rotations: of the old ones (J, Q), and of the new one (Q).
+        offset_2Q: from the old ones to the new ones (metres).
+        old, new: their radius, whether it is a square, and rotation.
     """
-    radius, square = outlines
-    (old_JQ, new_Q), (old_square_JQ, new_square_Q) = (
-        (values[:-1], values[-1]) for values in (radius, square)
-    )
-    seen_old_2JQ = _seen_from(rotations[0], offset_2JQ)
-    seen_new_2JQ = _seen_from(rotations[1], offset_2JQ)
-    turn_JQ = rotations[1] - rotations[0]
-    extent_JQ = turn_JQ.cos().abs() + turn_JQ.sin().abs()
-    squares_JQ = torch.maximum(
-        seen_old_2JQ.amax(0) - old_JQ - new_Q * extent_JQ,
-        seen_new_2JQ.amax(0) - new_Q - old_JQ * extent_JQ,
+    (old_Q, old_square_Q, old_turn_Q), (new_Q, new_square_Q, new_turn_Q) = old, new
+    seen_old_2Q = _seen_from(old_turn_Q, offset_2Q)
+    seen_new_2Q = _seen_from(new_turn_Q, offset_2Q)
+    turn_Q = new_turn_Q - old_turn_Q
+    extent_Q = turn_Q.cos().abs() + turn_Q.sin().abs()
+    squares_Q = torch.maximum(
+        seen_old_2Q.amax(0) - old_Q - new_Q * extent_Q,
+        seen_new_2Q.amax(0) - new_Q - old_Q * extent_Q,
     )
     # Not more than 0: they touch.
-    gap_JQ = torch.hypot(*offset_2JQ) - old_JQ - new_Q
-    gap_JQ = torch.where(new_square_Q, _beyond(seen_new_2JQ, new_Q) - old_JQ, gap_JQ)
-    old_alone_JQ = _beyond(seen_old_2JQ, old_JQ) - new_Q
-    gap_JQ = torch.where(old_square_JQ, torch.where(new_square_Q, squares_JQ, old_alone_JQ), gap_JQ)
-    return gap_JQ <= 0
+    gap_Q = torch.hypot(*offset_2Q) - old_Q - new_Q
+    gap_Q = torch.where(new_square_Q, _beyond(seen_new_2Q, new_Q) - old_Q, gap_Q)
+    old_alone_Q = _beyond(seen_old_2Q, old_Q) - new_Q
+    gap_Q = torch.where(old_square_Q, torch.where(new_square_Q, squares_Q, old_alone_Q), gap_Q)
+    return gap_Q <= 0
 
 
-def _seen_from(rotation: Tensor, offset_2JQ: Tensor) -> Tensor:
-    """Return how far off (2, J, Q) a centre is along a square's own axes."""
-    cosine, sine = rotation.cos(), rotation.sin()
-    x, y = offset_2JQ
+def _seen_from(rotation_Q: Tensor, offset_2Q: Tensor) -> Tensor:
+    """Return how far off (2, Q) a centre is along a square's own axes."""
+    cosine, sine = rotation_Q.cos(), rotation_Q.sin()
+    x, y = offset_2Q
     return torch.stack([cosine * x + sine * y, cosine * y - sine * x]).abs_()
 
 
-def _beyond(seen_2JQ: Tensor, half: Tensor) -> Tensor:
+def _beyond(seen_2Q: Tensor, half_Q: Tensor) -> Tensor:
     """Return the distance of a point to a square of this half edge, 0 inside."""
-    return torch.hypot(*(seen_2JQ - half).clamp_min(0))
+    return torch.hypot(*(seen_2Q - half_Q).clamp_min(0))
 
 
 def _viewers(position_3: Tensor) -> Viewers:

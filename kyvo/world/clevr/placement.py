@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kyvo.world.camera import DIRECTIONS
 
 _AXES = tuple((x, y) for x, y, _ in (DIRECTIONS["right"], DIRECTIONS["behind"]))
-_FAR = 1.5
+FAR = 1.5
 """Radii apart no corners touch: a little more than the square root of two."""
 
 
@@ -38,7 +38,7 @@ def may_be_placed(new: Footprint, old: Footprint, min_distance: float, margin: f
     for along_x, along_y in _AXES:
         if abs(x * along_x + y * along_y) < margin:
             return False
-    return distance > _FAR * (new.radius + old.radius) or not footprints_touch(new, old)
+    return distance > FAR * (new.radius + old.radius) or not footprints_touch(new, old)
 
 
 def footprints_touch(first: Footprint, second: Footprint) -> bool:
