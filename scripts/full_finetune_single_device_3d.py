@@ -8,6 +8,7 @@ The same command again goes on where an interrupted run stopped.
 import argparse
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 
 import torch
@@ -17,6 +18,7 @@ import kyvo.common.cli
 from kyvo.common.config import load_config
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, folder_lock
+from kyvo.common.weight_files import check_finite
 from kyvo.data.batches import Batch, BatchSettings, BatchSource, LossWeighting
 from kyvo.models import (
     MODEL,
@@ -56,6 +58,8 @@ from kyvo.training import (
     restore_scheduler,
 )
 
+_SALVAGE = "a new run starts from them with checkpoint=THAT_FOLDER and another output_dir."
+
 
 class FullFinetuneRecipeSingleDevice3D:
     """The recipe: ``setup``, ``train``, ``cleanup``."""
@@ -85,7 +89,7 @@ class FullFinetuneRecipeSingleDevice3D:
         self.description_files = description_files(describe_run(config, self.dataset))
         self.fingerprint = fingerprint(config, self.dataset)
         self.meter = StepMeter(self.total_steps, self.step)
-        self.grad_check = NonFiniteGradCheck()
+        self.grad_check = NonFiniteGradCheck(at_once=self.device.type == "cpu")
         self._resume()
         apply_compile_and_float8(self.model, config)
         logger = config.metric_logger.build() if config.metric_logger else None
@@ -145,12 +149,14 @@ class FullFinetuneRecipeSingleDevice3D:
             except torch.OutOfMemoryError:
                 raise InputError(_out_of_memory(batch)) from None
             self.meter.add(sums, batch, loss_weight(batch, config.loss.normalization))
-        norm = apply_gradients(
-            self.parameters.values(), self.optimizer, self.scheduler, config.clip_grad_norm
-        )
-        self.meter.gradient_norm = norm
         keys = [key for batch in batches for key in batch.keys]
-        self.grad_check.record(self.step + 1, norm, keys)
+        self.meter.gradient_norm = apply_gradients(
+            self.parameters.values(),
+            self.optimizer,
+            self.scheduler,
+            config.clip_grad_norm,
+            partial(self.grad_check.record, self.step + 1, keys),
+        )
 
     def _loss(self, source: BatchSource, batch: Batch) -> LossSums:
         """The loss of a ``batch`` of ``source`` that is still on the host."""
@@ -221,7 +227,7 @@ class FullFinetuneRecipeSingleDevice3D:
 
     def _resume(self) -> None:
         config = self.config
-        found = find_interrupted(config.output_dir, config.resume, self.fingerprint)
+        found = find_interrupted(config.output_dir, config.resume, self.fingerprint, _SALVAGE)
         if found is None:
             return
         state, tensors = found.state(), found.optimizer_tensors()
@@ -237,8 +243,11 @@ class FullFinetuneRecipeSingleDevice3D:
     def _export(self, epoch: int) -> None:
         """The released layout's file, for tools that read ``meta_model_{epoch}.pt``."""
         self.grad_check.check()
-        with atomic_file(self.config.output_dir / f"meta_model_{epoch}.pt") as temporary:
-            torch.save(released_state_dict(self.model), temporary)
+        path = self.config.output_dir / f"meta_model_{epoch}.pt"
+        weights = released_state_dict(self.model)
+        check_finite(weights, f"export {path}")
+        with atomic_file(path) as temporary:
+            torch.save(weights, temporary)
 
 
 def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

@@ -5,6 +5,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 from kyvo.common.errors import InputError
 
@@ -12,11 +13,17 @@ _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 OVERRIDES_HELP = "key=value, anywhere, changes the configs: num_samples=100 device=cpu"
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: what is half-written is cleared away."""
+
+
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Run ``main(argv)`` as a command.
 
-    Exit 1 with the message on InputError and on an error of the file system, 130 on Ctrl-C.
+    Exit 1 with the message on InputError and on an error of the file system, 130 on Ctrl-C, 143 on
+    SIGTERM.
     """
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         main(sys.argv[1:])
     except InputError as error:
@@ -31,9 +38,18 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         reason = f"{place}{error.strerror or error}"
         print(f"error: {reason}. Check the path, its permissions and the disk.", file=sys.stderr)
         sys.exit(1)
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:

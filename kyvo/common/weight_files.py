@@ -1,7 +1,9 @@
-"""Reading tensors from files of strangers: nothing in them is ever run."""
+"""Tensors in files: nothing in those of strangers is ever run, and all values are finite."""
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -13,7 +15,7 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from kyvo.common.errors import InputError
-from kyvo.common.files import require_file
+from kyvo.common.files import file_identity, require_file
 
 _LISTED = 8
 _ROW_SCALE = ".row_scale"
@@ -157,9 +159,7 @@ def check_weights(
             for name in common
             if found[name].shape != expected[name].shape
         ],
-        "NaN or infinite": [
-            name for name in common if not found[name].is_meta and not found[name].isfinite().all()
-        ],
+        "NaN or infinite": non_finite({n: found[n] for n in common if not found[n].is_meta}),
     }
     problems = [f"{title}: {_listing(names)}" for title, names in groups.items() if names]
     if problems:
@@ -167,6 +167,65 @@ def check_weights(
             f"{source}: the weights do not fit: {'; '.join(problems)}. "
             "Check that they belong together: size, vocabulary and kind of the model in the config."
         )
+
+
+def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Refuse to write tensors that hold NaN or infinity; waits once for each device.
+
+    Raises:
+        InputError: naming ``what`` was to be written, the tensors, and the place in the first.
+    """
+    bad = non_finite(tensors)
+    if bad:
+        place = (~tensors[bad[0]].float().isfinite()).nonzero()[0].tolist()
+        raise InputError(
+            f"{what}: NaN or infinite: {_listing(bad)}; first at {place} of {bad[0]}. Not written: "
+            "what was saved before is good. Start from it in another folder, with a lower learning "
+            "rate."
+        )
+
+
+def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity; waits once for each device."""
+    flags: dict[torch.device, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        if _can_be_non_finite(tensor):
+            flags[tensor.device][name] = _is_finite(tensor)
+    finite = {
+        name: flag
+        for named in flags.values()
+        for name, flag in zip(named, torch.stack(list(named.values())).tolist(), strict=True)
+    }
+    return [name for name in tensors if not finite.get(name, True)]
+
+
+def non_finite_in_file(path: Path) -> list[str]:
+    """``non_finite`` of a safetensors file; read once in a process while it stays as it is."""
+    return _non_finite_in_file(path, file_identity(path))
+
+
+@cache
+def _non_finite_in_file(path: Path, _identity: str) -> list[str]:
+    with safe_open(path, framework="pt") as stored:
+        # One tensor at a time: a file may be larger than memory.
+        return [
+            name for name in stored.offset_keys() if non_finite({name: stored.get_tensor(name)})
+        ]
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    return not _can_be_non_finite(tensor) or bool(_is_finite(tensor))
+
+
+def _can_be_non_finite(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.numel() > 0
+
+
+def _is_finite(tensor: Tensor) -> Tensor:
+    """A flag on the tensor's device; both extremes are NaN where any value is."""
+    if tensor.element_size() == 1:  # float8 knows no extremes
+        tensor = tensor.float()
+    return torch.stack(torch.aminmax(tensor.detach())).isfinite().all()
 
 
 def _listing(names: list[str]) -> str:

@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeVar, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from kyvo.common.workers import leave_signals_to_parent
+from kyvo.common import workers
 from kyvo.tokens.sequences import IGNORED_LABEL, Sample, SequenceBuilder
 
 PAD_ID = 0
@@ -250,13 +250,12 @@ def make_loader(
     dataset: Dataset[tuple[str, Sample]], batches: list[list[int]], settings: BatchSettings
 ) -> Iterable[Batch]:
     """A loader over exactly ``batches``."""
-    return DataLoader(
+    return workers.load(
         dataset,
         batch_sampler=batches,
         collate_fn=_Collate(settings.weighting, settings.multiple),
         num_workers=settings.num_workers,
         pin_memory=settings.pin_memory,
-        worker_init_fn=leave_signals_to_parent,
         # Its own: a loader draws a seed whenever it is iterated, and drawing it from torch's
         # global generator would set a resumed run apart from an uninterrupted one.
         generator=torch.Generator(),

@@ -17,6 +17,8 @@ from kyvo.models.checkpoints import (
     find_weights,
     latest_checkpoint,
     save_checkpoint,
+    tell_skipped,
+    with_whole_weights,
     write_folder,
 )
 from kyvo.models.kv_cache import CacheStep, KVCache
@@ -56,5 +58,7 @@ __all__ = [
     "released_state_dict",
     "resolve_dtype",
     "save_checkpoint",
+    "tell_skipped",
+    "with_whole_weights",
     "write_folder",
 ]

@@ -2,14 +2,16 @@
 
 A checkpoint is a folder ``step_00000100``: weights and optimizer state as safetensors, the rest
 as JSON, and a manifest with the size and SHA-256 of each file. It is written beside its place,
-flushed, and renamed, so that a folder of that name is whole. Reading takes the newest folder
-whose manifest verifies and says what it skipped. Any recipe can save its own files likewise.
+flushed, and renamed, so that a folder of that name is whole. NaN and infinity are never written.
+Reading takes the newest folder whose manifest verifies and whose values are finite, and says what
+it skipped. Any recipe can save its own files likewise.
 """
 
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import file_hash, read_json, sync, write_json
-from kyvo.common.weight_files import read_safetensors
+from kyvo.common.weight_files import check_finite, non_finite_in_file, read_safetensors
 
 MODEL, OPTIMIZER, STATE, MANIFEST = (
     "model.safetensors",
@@ -68,9 +70,12 @@ def save_checkpoint(root: Path, step: int, files: Files, keep: int) -> Checkpoin
             ``.json`` file. A language model has ``MODEL``, ``OPTIMIZER`` and ``STATE``.
 
     Raises:
-        InputError: the disk is full or not writable; earlier checkpoints are untouched.
+        InputError: a value is NaN or infinite, the disk is full or not writable; earlier
+            checkpoints are untouched.
     """
     target = root / f"step_{step:08d}"
+    tensors = {f"{file}: {n}": t for file in _weight_files(files) for n, t in files[file].items()}
+    check_finite(tensors, f"checkpoint {target}")
     if _fault(target) is not None:
         _replace_folder(target, root / _UNFINISHED, files)
     _delete_others(root, step, keep)
@@ -122,11 +127,27 @@ def latest_checkpoint(
     return None, skipped
 
 
+def tell_skipped(skipped: Iterable[str], taken: Checkpoint) -> None:
+    """Print which damaged checkpoints were passed over, and for which."""
+    lines = [f"skipped a damaged checkpoint: {line}" for line in skipped]
+    if lines:
+        print("\n".join([*lines, f"taking the one of step {taken.step}: {taken.folder}"]))
+
+
+def with_whole_weights(root: Path) -> list[Path]:
+    """The checkpoints in ``root`` whose weights are whole, whatever else is damaged; newest first.
+
+    ``find_weights`` takes each of them.
+    """
+    return [folder for _, folder in _folders(root) if _fault(folder, (MODEL,)) is None]
+
+
 def find_weights(path: Path) -> Path:
     """The weights that ``path`` means: a file itself, a checkpoint folder, or a run's newest.
 
     A name in ``SHIPPED``, such as ``mini``, means the model of the package. In a folder without
     checkpoints of this project, the ``meta_model_EPOCH.pt`` of the last epoch is meant.
+    Prints, once in a process, which damaged checkpoints of a run it passes over.
 
     Raises:
         InputError: nothing there, or the checkpoint is damaged.
@@ -150,7 +171,14 @@ def find_weights(path: Path) -> Path:
             f"checkpoint: {path}: no whole checkpoint there{detail}. Train first, or give a "
             "checkpoint file such as meta_model_9.pt."
         )
+    _tell_once(tuple(skipped), found)
     return found.folder / MODEL
+
+
+@cache
+def _tell_once(skipped: tuple[str, ...], taken: Checkpoint) -> None:
+    # An evaluation asks for the same weights a dozen times.
+    tell_skipped(skipped, taken)
 
 
 def _folders(root: Path) -> list[tuple[int, Path]]:
@@ -194,8 +222,11 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _num_bytes(files: Files) -> int:
     """Bytes of all tensors."""
-    tensors = [files[name].values() for name in files if name.endswith(".safetensors")]
-    return sum(tensor.nbytes for named in tensors for tensor in named)
+    return sum(tensor.nbytes for name in _weight_files(files) for tensor in files[name].values())
+
+
+def _weight_files(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name.endswith(".safetensors")]
 
 
 def _manifest(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -206,14 +237,23 @@ def _manifest(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _fault(folder: Path, files: Sequence[str] | None = None) -> str | None:
-    """What is wrong with a checkpoint folder; None if its manifest verifies for ``files``."""
+    """What is wrong with a checkpoint folder; None if its ``files`` are whole and finite."""
     try:
         manifest = read_json(folder / MANIFEST, "checkpoint")
-        for name in manifest if files is None else files:
-            if (folder / name).stat().st_size != manifest[name]["bytes"]:
-                return f"{name} is truncated"
-            if file_hash(folder / name) != manifest[name]["sha256"]:
-                return f"{name} is damaged"
-    except (InputError, OSError, KeyError, TypeError) as error:
+        names = list(manifest if files is None else files)
+        faults = (_file_fault(folder / name, manifest[name]) for name in names)
+        return next((fault for fault in faults if fault is not None), None)
+    except PermissionError as error:
+        return f"no permission to read it: {error}"
+    except (InputError, OSError, KeyError, TypeError, SafetensorError) as error:
         return f"incomplete: {error}"
-    return None
+
+
+def _file_fault(path: Path, record: Mapping[str, Any]) -> str | None:
+    """What is wrong with a file of a checkpoint; ``record`` is its entry in the manifest."""
+    if path.stat().st_size != record["bytes"]:
+        return f"{path.name} is truncated"
+    if file_hash(path) != record["sha256"]:
+        return f"{path.name} is damaged"
+    bad = non_finite_in_file(path) if path.suffix == ".safetensors" else []
+    return f"{path.name} holds NaN or infinity in {bad[0]}" if bad else None

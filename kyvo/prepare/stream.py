@@ -24,10 +24,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from kyvo.common import workers
 from kyvo.common.errors import InputError
-from kyvo.common.workers import leave_signals_to_parent
 from kyvo.data.batches import Batch, BatchSettings, collate, length_buckets, map_tensors
 from kyvo.images.checkpoint import RUN_WEIGHTS, load_vqgan
 from kyvo.images.codebook import codebook_hash
@@ -219,15 +219,15 @@ class WorldStream:
     def batches(self, epoch: int, first: int, settings: BatchSettings) -> Iterable[Batch]:
         """The batches of ``epoch`` from number ``first`` on, on the host, without images."""
         pools = _Pools(self.maker, len(self), epoch, settings)
-        loader = DataLoader(
+        loaded = workers.load(
             pools,
+            _start_worker,
             batch_size=None,
             sampler=range(first // pools.num_batches, len(pools)),
             num_workers=settings.num_workers,
-            worker_init_fn=_start_worker,
             generator=torch.Generator(),
         )
-        batches = (batch for pool in loader for batch in pool)
+        batches = (batch for pool in loaded for batch in pool)
         for batch in islice(batches, first % pools.num_batches, None):
             # Arrays, unlike tensors, need no file of shared memory each to leave a worker.
             batch = map_tensors(batch, torch.from_numpy, np.ndarray)
@@ -277,8 +277,7 @@ class Frame:
         return render_batch(scenes, side, side, self.samples_per_pixel, noise)
 
 
-def _start_worker(worker: int) -> None:
-    leave_signals_to_parent(worker)
+def _start_worker() -> None:
     os.nice(_NICENESS)
 
 

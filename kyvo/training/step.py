@@ -1,7 +1,7 @@
 """The end of a training step, in which the host never waits for the device."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,14 @@ def apply_gradients(
     optimizer: Optimizer,
     scheduler: LRScheduler | None,
     max_norm: float | None,
+    record: Callable[[Tensor], None] = lambda norm: None,
 ) -> Tensor:
-    """Clip, update and clear the gradients; their norm before it, still on the device."""
+    """Clip, update and clear the gradients; their norm before it, still on the device.
+
+    ``record`` gets the norm before the update.
+    """
     norm = nn.utils.clip_grad_norm_(parameters, max_norm or math.inf)
+    record(norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     if scheduler is not None:
@@ -33,14 +38,19 @@ class NonFiniteGradCheck:
     """A late check for steps whose gradient was not finite, made when ``check`` is called.
 
     A check waits for the device. Whoever checks before every checkpoint never writes a bad one.
+    With ``at_once`` every step is checked as it is recorded: where the device is the host, which
+    waits for nothing then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: bool = False) -> None:
+        self._at_once = at_once
         self._recorded: list[tuple[int, Tensor, str]] = []
 
-    def record(self, step: int, norm: Tensor, keys: Sequence[str]) -> None:
+    def record(self, step: int, keys: Sequence[str], norm: Tensor) -> None:
         """Keep the gradient's ``norm`` of ``step`` over the samples of these ``keys``."""
         self._recorded.append((step, norm, ", ".join(keys[:_NAMED_KEYS])))
+        if self._at_once:
+            self.check()
 
     def check(self) -> None:
         """Check all steps recorded since the last check.

@@ -11,13 +11,9 @@ Every file depends on the options and its own number alone, so a run can stop an
 it makes what is missing or cut short.
 """
 
-import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +27,7 @@ from tqdm import tqdm
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, check_output_name, read_json, write_json
+from kyvo.common.workers import WorkerPool
 from kyvo.world.render.tracer import find_device
 from kyvo.world.renderers import RENDERERS
 from kyvo.world.tasks import Options, WorldTask, get_task
@@ -239,13 +236,12 @@ def _missing(
 def _mapping(workers: int) -> Iterator[Callable[..., Iterator[int]]]:
     """Yield a ``map`` that works in this process, or in ``workers`` new ones.
 
-    New processes are spawned: a fork may copy the locks of torch's threads.
+    Whatever ends it, batches that were begun are finished.
     """
     if workers == 0:
         yield map
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _start_worker)
+    pool = WorkerPool(workers, _start_worker)
     try:
         with _environment(KEEP_MEMORY):
             yield pool.map
@@ -271,18 +267,8 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, which lets batches finish, and cores to the other workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave cores to the other workers."""
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """End with the parent: one that is killed cannot notify workers, which would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _write_batch(folder: Path, options: WorldOptions, device: str, batch: _Batch) -> int:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -80,3 +81,18 @@ def test_a_reader_that_leaves_early_is_no_fault() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stdout == f"0\n{128 + signal.SIGPIPE}\n"
     assert done.stderr == ""
+
+
+def test_sigterm_ends_a_command_with_its_half_written_files_cleared_away(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, kyvo.common.cli\n"
+        "from kyvo.common.files import atomic_file\n"
+        "def main(argv):\n"
+        f"    with atomic_file('{tmp_path}/result') as temporary:\n"
+        "        temporary.write_text('half')\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "kyvo.common.cli.run(main)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "terminated\n")
+    assert list(tmp_path.iterdir()) == []

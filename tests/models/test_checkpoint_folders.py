@@ -19,13 +19,17 @@ from kyvo.models import (
     find_weights,
     latest_checkpoint,
     save_checkpoint,
+    with_whole_weights,
 )
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 
 
-def save(root, step, keep=2):
+def save(root, step, keep=2, value=None):
+    """A checkpoint of constants; ``value`` is one weight's, if given."""
     weights = {"a": torch.full((40, 5), float(step)), "b": torch.tensor(float(step))}
+    if value is not None:
+        weights["a"][17, 3] = value
     tensors = {"a|step": torch.tensor(step)}
     files = {MODEL: weights, OPTIMIZER: tensors, STATE: {"step": step}}
     return save_checkpoint(root, step, files, keep)
@@ -240,3 +244,60 @@ def test_find_weights_takes_the_last_epoch_of_a_released_run(tmp_path):
     (newest.folder / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(InputError, match="is truncated"):
         find_weights(tmp_path)
+
+
+def publish_unchecked(monkeypatch, root, step):
+    """A checkpoint with NaN, as no save writes it."""
+    with monkeypatch.context() as patches:
+        patches.setattr(checkpoints, "check_finite", lambda *_: None)
+        return save(root, step, value=torch.nan)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_values_that_are_not_finite_are_never_written(tmp_path, value):
+    save(tmp_path, 1, keep=1)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    match = r"step_00000002: NaN or infinite: model.safetensors: a; first at \[17, 3\]"
+    with pytest.raises(InputError, match=match):
+        save(tmp_path, 2, keep=1, value=value)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+def test_a_checkpoint_with_nan_is_passed_over(tmp_path, monkeypatch, capsys):
+    save(tmp_path, 1)
+    bad = publish_unchecked(monkeypatch, tmp_path, 2)
+    found, skipped = latest_checkpoint(tmp_path)
+    assert_is_whole(found, 1)
+    assert skipped == [f"{bad.folder}: model.safetensors holds NaN or infinity in a"]
+    assert find_weights(tmp_path).parent == found.folder
+    with pytest.raises(InputError, match="NaN or infinity in a"):
+        find_weights(bad.folder)
+    assert with_whole_weights(tmp_path) == [found.folder]
+
+
+def test_who_asks_for_weights_is_told_once_what_was_passed_over(tmp_path, capsys):
+    save(tmp_path, 1)
+    path = save(tmp_path, 2).folder / MODEL
+    assert find_weights(tmp_path) == path
+    assert capsys.readouterr().out == ""
+    path.write_bytes(path.read_bytes()[:-1])
+    for _ in range(2):
+        assert find_weights(tmp_path).parent.name == "step_00000001"
+    assert capsys.readouterr().out.splitlines() == [
+        f"skipped a damaged checkpoint: {path.parent}: {MODEL} is truncated",
+        f"taking the one of step 1: {tmp_path / 'step_00000001'}",
+    ]
+
+
+def test_no_permission_is_no_absence(tmp_path, monkeypatch):
+    """Root may read everything, so that the operating system's answer is given here."""
+    save(tmp_path, 1)
+
+    def refuse(path, _purpose):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(checkpoints, "read_json", refuse)
+    found, skipped = latest_checkpoint(tmp_path)
+    assert found is None
+    assert "no permission to read it" in skipped[0]
+    assert "step_00000001/manifest.json" in skipped[0]

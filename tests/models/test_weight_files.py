@@ -1,6 +1,7 @@
 """Weights in and out: the released layout, Meta's files, Hugging Face's files, and misfits."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
+from kyvo.common.weight_files import check_finite, non_finite
 from kyvo.models import (
     build_on_meta,
     load_llama,
@@ -243,3 +245,37 @@ def test_a_released_checkpoint_is_written_back_as_it_was(variant, tmp_path):
     again = released_state_dict(model)
     assert again.keys() == state.keys()
     assert all(torch.equal(again[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float64, torch.float8_e5m2], ids=str
+)
+@pytest.mark.parametrize("place", [0, 64, 999])
+def test_one_value_that_is_not_finite_is_found_anywhere(value, dtype, place):
+    """All these types have infinities; the other tensors are as large as their types allow."""
+    tensors = {
+        "codes": torch.full((4,), 255, dtype=torch.uint8),
+        "none": torch.zeros(0),
+        "scalar": torch.tensor(1.0),
+        "large": torch.full((3, 5), torch.finfo(dtype).max, dtype=torch.float64).to(dtype).mT,
+    }
+    assert non_finite(tensors) == []
+    check_finite(tensors, "checkpoint x")
+    flat = torch.zeros(1000)
+    flat[place] = value
+    tensors["bad"] = flat.view(10, 100).to(dtype)
+    assert non_finite(tensors) == ["bad"]
+    where = re.escape(f"[{place // 100}, {place % 100}] of bad")
+    with pytest.raises(InputError, match=rf"checkpoint x: NaN or infinite: bad; first at {where}"):
+        check_finite(tensors, "checkpoint x")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_on_the_device_are_checked_alike(value):
+    for dtype in (torch.float32, torch.bfloat16):
+        good = torch.randn(1 << 20, device="cuda").to(dtype)
+        bad = good.clone()
+        bad[12345] = value
+        assert non_finite({"good": good, "bad": bad, "host": torch.ones(2)}) == ["bad"]

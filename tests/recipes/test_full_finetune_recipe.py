@@ -324,8 +324,8 @@ def test_nan_stops_before_the_update_and_names_the_samples(
             self.parameters[place].data.view(-1)[0] = torch.nan
         update(self, batches)
 
-    def poisoned_loss(self, batch):
-        sums = loss(self, batch)
+    def poisoned_loss(self, source, batch):
+        sums = loss(self, source, batch)
         return dataclasses.replace(sums, total=sums.total * torch.inf) if self.step == 5 else sums
 
     monkeypatch.setattr(recipe, "_update", poisoned)
@@ -344,8 +344,8 @@ def test_nan_is_reported_late_but_before_anything_is_written(root, tmp_path, mon
     recipe = RECIPE.FullFinetuneRecipeSingleDevice3D
     loss = recipe._loss
 
-    def poisoned_loss(self, batch):
-        sums = loss(self, batch)
+    def poisoned_loss(self, source, batch):
+        sums = loss(self, source, batch)
         return dataclasses.replace(sums, total=sums.total * torch.inf) if self.step == 3 else sums
 
     monkeypatch.setattr(recipe, "_loss", poisoned_loss)
@@ -356,6 +356,102 @@ def test_nan_is_reported_late_but_before_anything_is_written(root, tmp_path, mon
     assert latest_checkpoint(folder)[0].step == 3
     assert [path.name for path in folder.glob("meta_model_*.pt")] == ["meta_model_0.pt"]
     assert [line["step"] for line in metrics(folder)] == [0, 3]
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def everything_in(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+@pytest.mark.parametrize("file", ["optimizer.safetensors", "model.safetensors", "manifest.json"])
+def test_a_run_of_which_no_checkpoint_can_be_read_is_left_as_it_is(
+    root, tmp_path, straight, monkeypatch, capsys, file, resume
+):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    folders = sorted(run.glob("step_*"))
+    for folder in folders:
+        flip_a_bit(folder / file)
+    before = everything_in(run)
+    message = refusal(monkeypatch, capsys, root, f"output_dir={run}", f"resume={resume}")
+    assert everything_in(run) == before
+    if resume == "never":
+        assert "holds checkpoints" in message
+        return
+    for folder in folders:
+        assert f"{folder}: " in message
+    assert ("checkpoint=" in message) == (file == "optimizer.safetensors")
+    assert (f"The weights in {folders[-1]} are whole" in message) == ("checkpoint=" in message)
+
+
+def test_a_run_starts_from_whole_weights_beside_a_damaged_optimizer(root, tmp_path, straight):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    folder = latest_checkpoint(run)[0].folder
+    flip_a_bit(folder / "optimizer.safetensors")
+    train(root, tmp_path / "new", f"checkpoint={folder}", "max_steps=1")
+    validated = [line["val_loss"] for line in metrics(tmp_path / "new") if "val_loss" in line]
+    assert (
+        validated[0] == [line["val_loss"] for line in metrics(straight) if "val_loss" in line][-1]
+    )
+
+
+# Its last row is a number in no sample: NaN there leaves loss and gradients as they are.
+UNREAD = "tok_embeddings.numbers_embedding.weight"
+
+
+@pytest.mark.parametrize("place", ["weight", "optimizer"])
+@pytest.mark.parametrize("export", ["every_epoch", "never"])
+def test_nan_that_no_gradient_shows_is_not_published(
+    root, tmp_path, monkeypatch, capsys, place, export
+):
+    recipe = RECIPE.FullFinetuneRecipeSingleDevice3D
+    update = recipe._update
+
+    def poisoned(self, batches):
+        update(self, batches)
+        if self.step == 5:
+            weight = self.parameters[UNREAD]
+            target = self.optimizer.state[weight]["exp_avg"] if place == "optimizer" else weight
+            target.data[-1, 0] = torch.nan
+
+    monkeypatch.setattr(recipe, "_update", poisoned)
+    folder = tmp_path / "run"
+    arguments = (f"output_dir={folder}", f"export_released={export}")
+    message = refusal(monkeypatch, capsys, root, *arguments)
+    assert "NaN or infinite" in message
+    assert UNREAD in message
+    found, skipped = latest_checkpoint(folder)
+    assert (found.step, skipped) == (4, [])
+    exported = [path.name for path in folder.glob("meta_model_*.pt")]
+    names = ["meta_model_0.pt", "meta_model_1.pt"][: 1 if place == "weight" else 2]
+    assert sorted(exported) == (names if export == "every_epoch" else [])
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight(root, tmp_path, monkeypatch, capsys):
+    """Where the host may look at it for free, which is on the CPU."""
+    recipe = RECIPE.FullFinetuneRecipeSingleDevice3D
+    loss, seen = recipe._loss, []
+
+    def poisoned_loss(self, source, batch):
+        sums = loss(self, source, batch)
+        if self.step == 4:
+            seen.append((self, self.model.output.weight.detach().clone()))
+            sums = dataclasses.replace(sums, total=sums.total * torch.inf)
+        return sums
+
+    monkeypatch.setattr(recipe, "_loss", poisoned_loss)
+    seldom = ["validate_every_n_steps=null", "save_every_n_steps=100"]
+    message = refusal(monkeypatch, capsys, root, f"output_dir={tmp_path}/run", *seldom)
+    assert "step 5: the gradient is not finite" in message
+    stopped, before = seen[-1]
+    assert torch.equal(stopped.model.output.weight, before)
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def take_step(model, optimizer, batches, config, meter, check):
         meter.add(sums, batch, weight)
     parameters = model.trainable_parameters().values()
     norm = apply_gradients(parameters, optimizer, None, config.clip_grad_norm)
-    check.record(1, norm, [key for batch in batches for key in batch.keys])
+    check.record(1, [key for batch in batches for key in batch.keys], norm)
     meter.gradient_norm = norm
 
 
@@ -118,10 +118,10 @@ def test_the_first_bad_step_is_named_however_late_it_is_asked_for(batches):
     check = NonFiniteGradCheck()
     check.check()
     for step, norm in ((4, 1.5), (5, 2.5)):
-        check.record(step, torch.tensor(norm), batches[0].keys)
+        check.record(step, batches[0].keys, torch.tensor(norm))
     check.check()
     for step, norm in ((6, 1.0), (7, float("inf")), (8, float("nan"))):
-        check.record(step, torch.tensor(norm), batches[step % 2].keys)
+        check.record(step, batches[step % 2].keys, torch.tensor(norm))
     with pytest.raises(InputError, match="step 7: the gradient is not finite") as caught:
         check.check()
     for key in batches[1].keys[:3]:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from kyvo.common import workers
 from kyvo.common.errors import InputError
-from kyvo.common.workers import leave_signals_to_parent
 from kyvo.images.preprocessing import list_images, load_image, to_model_range
 from kyvo.training.vqgan.config import DataConfig
 
@@ -44,18 +44,17 @@ class ImageDataset(Dataset[tuple[str, Tensor]]):
         num_workers: int,
         pin_memory: bool,
         generator: torch.Generator | None = None,
-    ) -> DataLoader[ImageBatch]:
-        """A loader of the batches with these indices.
+    ) -> Iterator[ImageBatch]:
+        """The the batches with these indices.
 
         It draws a seed for its workers from ``generator``, or else from torch's global one.
         """
-        return DataLoader(
-            self,  # type: ignore[arg-type]
+        return workers.load(
+            self,
             batch_sampler=batches,
             collate_fn=_collate,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            worker_init_fn=leave_signals_to_parent,
             generator=generator,
         )
 

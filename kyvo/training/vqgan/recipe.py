@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import folder_lock
+from kyvo.common.weight_files import check_finite
 from kyvo.images.checkpoint import save_vqgan
 from kyvo.images.codebook import save_codebook
 from kyvo.images.vqgan import VQGAN
@@ -112,7 +113,7 @@ class VQGANRecipe:
             self.trainer.start_codebook(self.source.start_batches(num_batches), share)
         terms = self.trainer.update(images_BCHW, self.step, share)
         norm = self.trainer.gradient_norm()
-        self.grad_check.record(self.step + 1, norm, batch.names)
+        self.grad_check.record(self.step + 1, batch.names, norm)
         self.num_images += len(batch.images_BCHW)
         return terms | {"gradient_norm": norm}
 
@@ -187,6 +188,7 @@ class VQGANRecipe:
         """Write the model's folder and the codebook."""
         self.grad_check.check()
         output, name, model = self.config.output, self.config.name, self.trainer.model
+        check_finite(model.state_dict(), f"model {output / name}")
         save_vqgan(model, output / name, name)
         save_codebook(output / "codebook.npy", model.codebook.detach().float().cpu().numpy())
 
@@ -209,7 +211,8 @@ class VQGANRecipe:
 
     def _resume(self) -> None:
         config = self.config
-        found = find_interrupted(config.output, config.resume, self.fingerprint)
+        salvage = f"the model that was exported last is in {config.output / config.name}."
+        found = find_interrupted(config.output, config.resume, self.fingerprint, salvage)
         if found is None:
             self._refuse_foreign_model()
             return

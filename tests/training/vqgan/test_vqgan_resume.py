@@ -4,12 +4,14 @@ import dataclasses
 import json
 import os
 import runpy
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from vqgan_fixtures import random_images, small_run, write_images
 
 from kyvo.common.errors import InputError
@@ -276,3 +278,42 @@ def test_the_command_says_that_a_run_is_done(
     assert "done" not in capsys.readouterr().out
     main(arguments)
     assert "done: this run finished after step 2" in capsys.readouterr().out
+
+
+def everything_in(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_of_which_no_checkpoint_can_be_read_is_left_as_it_is(
+    straight: VQGANTrainingConfig, tmp_path: Path
+) -> None:
+    config = other_folder(straight, tmp_path / "run")
+    shutil.copytree(straight.output, config.output)
+    for path in config.output.glob("step_*/optimizer.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    before = everything_in(config.output)
+    with pytest.raises(InputError, match=r"no checkpoint in .* can be read") as caught:
+        train_vqgan(config)
+    assert str(caught.value).count("optimizer.safetensors is damaged") == 2
+    assert f"exported last is in {config.output / config.name}" in str(caught.value)
+    assert everything_in(config.output) == before
+
+
+def test_nan_that_no_gradient_shows_is_not_published(
+    straight: VQGANTrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a moving average of the codebook."""
+    config = other_folder(straight, tmp_path / "run")
+    after_step = VQGANRecipe._after_step
+
+    def poisoned(self: VQGANRecipe, *arguments: Any) -> None:
+        if self.step == 16:
+            self.trainer.codebook.sums_KD[3, 0] = torch.nan
+        after_step(self, *arguments)
+
+    monkeypatch.setattr(VQGANRecipe, "_after_step", poisoned)
+    with pytest.raises(InputError, match=r"NaN or infinite: optimizer.safetensors: codebook-sums"):
+        train_vqgan(config)
+    found, skipped = latest_checkpoint(config.output)
+    assert found is not None
+    assert (found.step, skipped) == (8, [])

@@ -1,0 +1,135 @@
+"""Worker processes: signals to a whole job leave them alone, and nobody waits for their ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import active_children
+from pathlib import Path
+
+import pytest
+from torch.utils.data import Dataset
+
+from kyvo.common import workers
+
+SLOW_SECONDS = 60.0
+"""Longer than any test waits."""
+AT_START = "KYVO_TEST_SIGNAL_AT_START"
+"""Names the signal that a worker gets before it has done anything."""
+
+
+def signal_at_start() -> None:
+    # From the worker itself, not from its parent: as one that the whole job gets.
+    os.kill(os.getpid(), int(os.environ.get(AT_START, 0)))
+
+
+# In a forked worker this comes before any code of ours, in a spawned one before its ``start``.
+os.register_at_fork(after_in_child=signal_at_start)
+signal_at_start()
+
+
+class Items(Dataset[int]):
+    """Ten numbers; from ``slow_from`` on each takes longer than any test waits."""
+
+    def __init__(self, slow_from: int = 10) -> None:
+        self.slow_from = slow_from
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> int:
+        end = time.monotonic() + SLOW_SECONDS
+        while index >= self.slow_from and time.monotonic() < end:
+            pass
+        return index
+
+
+def load(dataset: Dataset[int], num_workers: int = 2) -> list[int]:
+    return list(workers.load(dataset, batch_size=None, num_workers=num_workers))
+
+
+def signal_and_double(number: int) -> int:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 2 * number
+
+
+def nothing() -> None:
+    pass
+
+
+def test_items_come_in_order_with_and_without_workers() -> None:
+    assert load(Items()) == load(Items(), 0) == list(range(10))
+    assert active_children() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_the_start_of_a_loader_is_left_to_the_parent(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setenv(AT_START, str(int(number)))
+    assert load(Items()) == list(range(10))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_a_pool_is_left_to_the_parent(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """At the start of its workers and while they work."""
+    with workers.WorkerPool(2, nothing) as pool:
+        # Set now: a loaded module would signal this process, too.
+        monkeypatch.setenv(AT_START, str(int(number)))
+        assert list(pool.map(signal_and_double, range(4))) == [0, 2, 4, 6]
+
+
+def test_the_parent_gets_what_came_while_workers_started() -> None:
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append(1))
+    received: list[int] = []
+    try:
+        with workers.signals_held():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert received == []
+        assert received == [1]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_leaving_a_loader_does_not_wait_for_items_under_way() -> None:
+    items = workers.load(Items(slow_from=2), batch_size=None, num_workers=2)
+    assert next(items) == 0
+    begun = time.monotonic()
+    items.close()  # type: ignore[attr-defined]
+    assert active_children() == []
+    assert time.monotonic() - begun < 4
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    code = (
+        "from test_workers import Items, active_children, workers\n"
+        "items = workers.load(Items(slow_from=2), batch_size=None, num_workers=2)\n"
+        "next(items)\n"
+        "print(*(child.pid for child in active_children()), flush=True)\n"
+        "next(item for item in items if item > 2)\n"
+    )
+    here, root = Path(__file__).parent, Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": f"{root}:{here}"}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        parent.kill()
+    assert len(pids) == 2
+    deadline = time.monotonic() + 20
+    while any(_is_running(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    # Where nobody takes in orphans they stay as zombies.
+    return status.rpartition(")")[2].split()[0] != "Z"
