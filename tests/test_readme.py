@@ -65,6 +65,10 @@ def test_tiny_quick_start_ends_with_a_report(tmp_path: Path) -> None:
     images = list((output / "results/decoded/rendering/GENERATED").glob("generated_*.png"))
     assert len(images) == 4
 
+    make = re.findall(r"`python3 (scripts/make_world.py [^`]+)`", README)
+    for argv in map(str.split, make):
+        made = subprocess.run([sys.executable, *argv], cwd=tmp_path, capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr[-2000:]
     for snippet in re.findall(
         r"^```python\n(.+?)^```", README + QUICKSTART, re.DOTALL | re.MULTILINE
     ):
