@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kyvo.common.config import build_config
 from kyvo.common.errors import InputError
+from kyvo.prepare.stream import FIRST_NOISE, NUM_NOISES
 from kyvo.world.clevr.batch_sampler import SceneTensors, sample_scenes, scene_batch_of
 from kyvo.world.clevr.sampler import SceneOptions
 from kyvo.world.render.tracer import render_batch
@@ -73,14 +74,14 @@ class WorldImages:
         if self._images is None or self._images[0] != chunk:
             # The old chunk goes first, so that there is never room for two.
             self._images = None
-            self._images = chunk, self._render(self._scenes_of(chunk))
+            self._images = chunk, self._render_batches(self._scenes_of(chunk), chunk)
         return self._images[1][place : place + self.batch_size]
 
     def validation(self, count: int) -> Tensor:
         """The first held-out images, uint8 (count, H, W, 3); the same ones in every call."""
         scenes = self._draw(0, count, VALIDATION)
         parts = range(0, count, self._render_size)
-        return torch.cat([self._render(_cut(scenes, i, i + self._render_size)) for i in parts])
+        return torch.cat([self._render(_cut(scenes, i, i + self._render_size), 0) for i in parts])
 
     def _scenes_of(self, chunk: int) -> SceneTensors:
         """Scenes of a chunk of images, cut from those that are drawn together."""
@@ -93,9 +94,20 @@ class WorldImages:
         index_N = torch.arange(first, first + count)
         return sample_scenes(index_N, split, self.seed, self.options, self.device)
 
-    def _render(self, scenes: SceneTensors) -> Tensor:
+    def _render_batches(self, scenes: SceneTensors, chunk: int) -> Tensor:
+        """The images of a chunk, each batch with a noise of its own."""
+        first = chunk * self._render_size // self.batch_size
+        parts = [
+            (i, FIRST_NOISE + number % NUM_NOISES)
+            for number, i in enumerate(range(0, self._render_size, self.batch_size), first)
+        ]
+        return torch.cat(
+            [self._render(_cut(scenes, i, i + self.batch_size), noise) for i, noise in parts]
+        )
+
+    def _render(self, scenes: SceneTensors, noise: int) -> Tensor:
         batch = scene_batch_of(scenes)
-        return render_batch(batch, self.side, self.side, self.samples_per_pixel)
+        return render_batch(batch, self.side, self.side, self.samples_per_pixel, noise)
 
 
 def world_images(

@@ -45,7 +45,7 @@ Split = Literal["train", "val"]
 """Worlds on disk keep ``test``: a stream cannot draw it."""
 _DRAWN_TOGETHER = 2048
 """Samples that a worker draws and sorts by length at a time: fewer cost more each, and pad more."""
-_FIRST_NOISE, _NUM_NOISES = 1 << 16, 256
+FIRST_NOISE, NUM_NOISES = 1 << 16, 256
 """Seeds of the renderer's noise, one a batch. With a single one a model learns the noise itself,
 and reads images that have another one badly. Seeds below are for images that are tested on."""
 _NICENESS = 10
@@ -322,7 +322,7 @@ class _Pools(Dataset[list[StreamBatch]]):
             scenes=scenes,
             pixel_index_B=(reads.cumsum(0) - 1).clamp_min(0),
             num_read=len(read),
-            noise=_FIRST_NOISE + zlib.crc32(streamed[0][0].encode()) % _NUM_NOISES,
+            noise=FIRST_NOISE + zlib.crc32(streamed[0][0].encode()) % NUM_NOISES,
         )
 
 

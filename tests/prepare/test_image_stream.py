@@ -7,6 +7,7 @@ import torch
 from kyvo.common.errors import InputError
 from kyvo.prepare import image_stream
 from kyvo.prepare.image_stream import WorldImages, world_images
+from kyvo.prepare.stream import FIRST_NOISE
 from kyvo.world import SceneOptions
 from kyvo.world.clevr.batch_sampler import complete_scenes, sample_scenes
 from kyvo.world.render.tracer import render
@@ -26,11 +27,18 @@ def stream(batch_size: int = 3, seed: int = 5) -> WorldImages:
     return world_images(16, batch_size, CPU, seed=seed, samples_per_pixel=2, scenes=EASY)
 
 
-def expected(numbers: list[int], split: str) -> np.ndarray:
-    """The scenes one by one, through the renderer that files are written with."""
+def expected(numbers: list[int], split: str, noise: int | None = None) -> np.ndarray:
+    """The scenes one by one, through the renderer that files are written with.
+
+    ``noise``: its seed; None: each batch of three has its own.
+    """
     options = SceneOptions(min_objects=1, max_objects=2, shapes=("cube", "sphere"))
     scenes = complete_scenes(sample_scenes(numbers, split, 5, options), options)
-    return render(scenes, 16, 16, 2)
+    noises = [FIRST_NOISE + i // 3 if noise is None else noise for i in range(len(scenes))]
+    images = [
+        render([scene], 16, 16, 2, seed=seed) for scene, seed in zip(scenes, noises, strict=True)
+    ]
+    return np.concatenate(images)
 
 
 def test_batches_are_the_worlds_scenes_in_order() -> None:
@@ -54,13 +62,13 @@ def test_chunks_do_not_decide_the_images(monkeypatch: pytest.MonkeyPatch) -> Non
     small = torch.cat([stream(4).batch(number) for number in range(3)])
     monkeypatch.setattr(image_stream, "_IMAGES_AT_ONCE", {"cpu": 1})
     monkeypatch.setattr(image_stream, "_SCENES_AT_ONCE", {"cpu": 1})
-    assert torch.equal(torch.cat([stream(12).batch(0)]), small)
+    assert torch.equal(torch.cat([stream(4).batch(number) for number in range(3)]), small)
 
 
 def test_held_out_images_are_those_of_another_split() -> None:
     images = stream()
     held_out = images.validation(10)
-    assert np.array_equal(held_out.numpy(), expected(list(range(10)), "val"))
+    assert np.array_equal(held_out.numpy(), expected(list(range(10)), "val", noise=0))
     images.batch(3)
     assert torch.equal(images.validation(10), held_out)
     assert torch.equal(images.validation(4), held_out[:4])
