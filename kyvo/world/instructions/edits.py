@@ -123,13 +123,16 @@ class _Sector:
     lengths: tuple[float, float]
     angles: tuple[float, float]
 
-    def draw(self, random: Random, start: Vector) -> tuple[float, float]:
-        length, angle = random.uniform(*self.lengths), math.radians(random.uniform(*self.angles))
-        ahead, sideways = length * math.cos(angle), length * math.sin(angle)
+    def places(self, random: Random, start: Vector) -> Iterator[tuple[float, float]]:
+        """Draw one place after the other."""
+        uniform, lengths, angles = random.uniform, self.lengths, self.angles
         ahead_x, ahead_y, _ = DIRECTIONS[self.ahead]
         side_x, side_y, _ = DIRECTIONS[self.sideways]
         x, y, _ = start
-        return x + ahead * ahead_x + sideways * side_x, y + ahead * ahead_y + sideways * side_y
+        while True:
+            length, angle = uniform(*lengths), math.radians(uniform(*angles))
+            ahead, sideways = length * math.cos(angle), length * math.sin(angle)
+            yield x + ahead * ahead_x + sideways * side_x, y + ahead * ahead_y + sideways * side_y
 
 
 def sample_edit(index: int, split: str, kind: str, seed: int, options: SceneOptions) -> Edit:
@@ -387,8 +390,9 @@ def _place(
     """Return the object at a free place of the sector around ``start``; None if none is found."""
     radius, is_square = SIZES[item.size], item.shape == "cube"
     footprints = [other.footprint for other in others]
-    for _ in range(MAX_TRIES):
-        x, y = sector.draw(random, start)
+    for x, y in itertools.islice(sector.places(random, start), MAX_TRIES):
+        if max(abs(x), abs(y)) > options.extent:
+            continue
         place = Footprint(x, y, radius, is_square, item.rotation)
         if _is_free(place, footprints, options):
             return replace(item, position=(x, y, radius))
@@ -397,6 +401,10 @@ def _place(
 
 def _is_free(place: Footprint, others: Sequence[Footprint], options: SceneOptions) -> bool:
     """Whether an object is within the extent and keeps CLEVR's distances to the others."""
-    return max(abs(place.x), abs(place.y)) <= options.extent and all(
-        may_be_placed(place, other, options.min_distance, options.margin) for other in others
-    )
+    if max(abs(place.x), abs(place.y)) > options.extent:
+        return False
+    min_distance, margin = options.min_distance, options.margin
+    for other in others:  # noqa: SIM110 - a generator costs as much as the test
+        if not may_be_placed(place, other, min_distance, margin):
+            return False
+    return True
