@@ -3,38 +3,53 @@
 A batch system sends SIGTERM, and a terminal SIGINT, to every process of a job at once. What that
 means is for the main process to decide: it saves, and ends its workers. A worker that died of the
 signal before would make it fail instead. So both signals are blocked while a worker starts and ever
-after; a thread of the worker takes them. One from the main process ends the worker at once,
-whatever it is doing; all others are dropped.
+after; a thread of the worker takes them. One from the main process ends the worker; all others are
+dropped.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _SECONDS_PER_LOOK = 1.0
 """How long a worker may live after the main process was killed."""
+_SECONDS_TO_END = 3.0
+_LEAVE = signal.SIGRTMIN
+"""What the thread of a pool's worker sends to its main thread: it also ends a wait."""
+T = TypeVar("T")
 
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """Block SIGINT and SIGTERM here and in processes that are started meanwhile.
+    """Hold SIGINT and SIGTERM back, here and in processes that are started meanwhile.
 
     One that came meanwhile arrives here afterwards.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    came: list[int] = []
+    # Another thread may take what this one blocks; Python still calls the handler in this one.
+    is_main = threading.current_thread() is threading.main_thread()
+    handlers = {n: signal.signal(n, lambda k, _: came.append(k)) for n in _SIGNALS if is_main}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for arrived in came:
+            signal.raise_signal(arrived)
 
 
 def load(
@@ -42,7 +57,8 @@ def load(
 ) -> Iterator[Any]:
     """The items of torch's ``DataLoader`` with these options; its workers end with the iteration.
 
-    A worker in the middle of an item does not finish it when nobody waits for it any more.
+    A worker in the middle of an item ends at once when nobody waits for it any more: not as a
+    failure, which torch would tell the main process to die of.
     ``start`` is called in each worker first.
     """
     loader: DataLoader[Any] = DataLoader(
@@ -62,37 +78,88 @@ def load(
 class WorkerPool(ProcessPoolExecutor):
     """A pool of ``workers`` new processes, in each of which ``start`` is called first.
 
-    They are spawned: a fork may copy the locks of torch's threads.
+    They are spawned: a fork may copy the locks of torch's threads. Where an error or a signal ends
+    the ``with`` block, tasks under way end with a KeyboardInterrupt.
     """
 
     def __init__(self, workers: int, start: Callable[[], None]) -> None:
         context = multiprocessing.get_context("spawn")
-        super().__init__(workers, context, _start, (start,))
+        super().__init__(workers, context, _start_pool, (start,))
+        self._others = multiprocessing.active_children()
 
-    def submit(self, *arguments: Any, **keywords: Any) -> Future[Any]:
+    def submit(self, task: Callable[..., T], /, *arguments: Any, **keywords: Any) -> Future[T]:
         """As usual; it may start a process."""
         with signals_held():
-            return super().submit(*arguments, **keywords)
+            return super().submit(_run_task, task, *arguments, **keywords)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if kind is None:
+            self.shutdown()
+            return
+        # In this order the pool has nothing left that it could miss when its workers end.
+        self.shutdown(wait=False, cancel_futures=True)
+        children = multiprocessing.active_children()
+        _end([child for child in children if child not in self._others])
+
+
+def _end(children: Sequence[BaseProcess]) -> None:
+    """End processes, those that do not obey in time by force."""
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + _SECONDS_TO_END
+    for child in children:
+        child.join(max(0.0, deadline - time.monotonic()))
+        if child.is_alive():
+            child.kill()
+            child.join()
 
 
 def _start_loader(start: Callable[[], None] | None, _number: int) -> None:
-    _start(start)
-
-
-def _start(start: Callable[[], None] | None) -> None:
-    """What a worker does first; its signals are blocked already."""
-    threading.Thread(target=_obey_parent, daemon=True).start()
+    _obey_parent(lambda: os._exit(0))
     if start is not None:
         start()
 
 
-def _obey_parent() -> None:
-    """End this process when the parent says so, or has been killed and cannot."""
+def _start_pool(start: Callable[[], None]) -> None:
+    main = threading.main_thread().ident
+    assert main is not None, "this is it"
+    signal.signal(_LEAVE, _leave_task)
+    _obey_parent(lambda: signal.pthread_kill(main, _LEAVE))
+    start()
+
+
+_has_task = False
+
+
+def _run_task(task: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
+    """Run a task in a worker; if it is interrupted, the worker ends."""
+    global _has_task
+    try:
+        _has_task = True
+        return task(*arguments, **keywords)
+    except KeyboardInterrupt:
+        os._exit(0)
+    finally:
+        _has_task = False
+
+
+def _leave_task(_number: int, _frame: FrameType | None) -> None:
+    """End the worker; first a task clears away what it has half written."""
+    if _has_task:
+        raise KeyboardInterrupt
+    os._exit(0)
+
+
+def _obey_parent(end: Callable[[], None]) -> None:
+    """Call ``end`` in a thread when the parent says so; exit when it has been killed."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "a worker has one"
+    threading.Thread(target=_listen, args=(parent, end), daemon=True).start()
+
+
+def _listen(parent: BaseProcess, end: Callable[[], None]) -> None:
     while parent.is_alive():
         received = signal.sigtimedwait(_SIGNALS, _SECONDS_PER_LOOK)
         if received is not None and received.si_pid == parent.pid:
-            # Not as a failure, which torch would tell the main process to die of.
-            os._exit(0)
+            end()
     os._exit(1)

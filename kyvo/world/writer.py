@@ -236,22 +236,19 @@ def _missing(
 def _mapping(workers: int) -> Iterator[Callable[..., Iterator[int]]]:
     """Yield a ``map`` that works in this process, or in ``workers`` new ones.
 
-    Whatever ends it, batches that were begun are finished.
+    An error or a signal ends batches under way without half-written files.
     """
     if workers == 0:
         yield map
         return
-    pool = WorkerPool(workers, _start_worker)
     try:
-        with _environment(KEEP_MEMORY):
+        with _environment(KEEP_MEMORY), WorkerPool(workers, _start_worker) as pool:
             yield pool.map
     except BrokenProcessPool:
         raise InputError(
             f"a worker process was killed, perhaps for memory. Run again with fewer than "
             f"{workers} workers or a smaller batch: finished scenes are kept."
         ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

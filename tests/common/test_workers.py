@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing import active_children
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from torch.utils.data import Dataset
 
 from kyvo.common import workers
+from kyvo.common.files import atomic_file
 
 SLOW_SECONDS = 60.0
 """Longer than any test waits."""
+UNBLOCK = (signal.SIG_UNBLOCK, {signal.SIGTERM})
 AT_START = "KYVO_TEST_SIGNAL_AT_START"
 """Names the signal that a worker gets before it has done anything."""
 
@@ -54,6 +57,12 @@ def signal_and_double(number: int) -> int:
     return 2 * number
 
 
+def half_write(path: Path) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text("half")
+        time.sleep(SLOW_SECONDS)
+
+
 def nothing() -> None:
     pass
 
@@ -83,12 +92,35 @@ def test_a_signal_to_a_pool_is_left_to_the_parent(
         assert list(pool.map(signal_and_double, range(4))) == [0, 2, 4, 6]
 
 
+@pytest.mark.slow
+def test_a_signal_ends_tasks_under_way_with_nothing_half_written(tmp_path: Path) -> None:
+    begun = []
+
+    def stop_in_the_middle() -> None:
+        with workers.WorkerPool(2, nothing) as pool:
+            pool.map(half_write, [tmp_path / str(i) for i in range(8)])
+            while len(list(tmp_path.iterdir())) < 2:
+                time.sleep(0.1)
+            begun.append(time.monotonic())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop_in_the_middle()
+    assert time.monotonic() - begun[0] < 10
+    assert active_children() == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_parent_gets_what_came_while_workers_started() -> None:
     before = signal.signal(signal.SIGTERM, lambda *_: received.append(1))
     received: list[int] = []
     try:
         with workers.signals_held():
             os.kill(os.getpid(), signal.SIGTERM)
+            # Another thread takes what this one blocks.
+            other = threading.Thread(target=signal.pthread_sigmask, args=UNBLOCK)
+            other.start()
+            other.join()
             assert received == []
         assert received == [1]
     finally:

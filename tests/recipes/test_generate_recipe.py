@@ -298,6 +298,23 @@ def test_the_newest_checkpoint_of_a_training_run_is_taken(root, tmp_path, straig
         assert written(tmp_path, name) == written(straight, name)
 
 
+def test_a_damaged_newest_checkpoint_is_passed_over_and_that_is_said(
+    root, tmp_path, straight, capsys
+):
+    weights = released_state_dict(tiny_model(seed=0))
+    folders = [
+        save_checkpoint(tmp_path / "run", step, {MODEL: weights}, keep=2).folder for step in (1, 2)
+    ]
+    (folders[1] / MODEL).write_bytes(b"")
+    generate(root, tmp_path, f"checkpoint={tmp_path}/run")
+    printed = capsys.readouterr().out
+    assert f"skipped a damaged checkpoint: {folders[1]}: {MODEL} is truncated" in printed
+    assert f"taking the one of step 1: {folders[0]}" in printed
+    assert written(tmp_path, "predicted_scenes_R.json") == written(
+        straight, "predicted_scenes_R.json"
+    )
+
+
 def test_an_untrained_model_answers_on_request(root, tmp_path, capsys):
     generate(root, tmp_path, "checkpoint=null", "num_samples=1")
     assert "random ones of seed 0" in capsys.readouterr().out
