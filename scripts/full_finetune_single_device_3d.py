@@ -43,6 +43,7 @@ from kyvo.training import (
     build_model,
     build_optimizer,
     build_soft_numbers,
+    check_width,
     describe_run,
     find_interrupted,
     fingerprint,
@@ -161,6 +162,7 @@ class FullFinetuneRecipeSingleDevice3D:
     def _loss(self, source: BatchSource, batch: Batch) -> LossSums:
         """The loss of a ``batch`` of ``source`` that is still on the host."""
         config, loss = self.config, self.config.loss
+        check_width(batch, self.model.max_seq_len)
         batch = source.place(batch, self.device)
         with autocast(config.precision, self.device):
             return language_loss(

@@ -23,6 +23,7 @@ from kyvo.training.setup import (
     build_model,
     build_optimizer,
     build_soft_numbers,
+    check_width,
     describe_run,
     fingerprint,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "build_optimizer",
     "build_soft_numbers",
     "check_fingerprint",
+    "check_width",
     "describe_run",
     "find_interrupted",
     "fingerprint",

@@ -11,7 +11,7 @@ from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
 from kyvo.common.files import file_hash
-from kyvo.data.batches import BatchSource, padded_length
+from kyvo.data.batches import Batch, BatchSource, padded_length
 from kyvo.images.codebook import load_codebook
 from kyvo.models import KyvoModel, find_llama, find_weights, load_llama, load_released
 from kyvo.models.description import ModelDescription, describe_model
@@ -124,6 +124,16 @@ def check_lengths(dataset: BatchSource, max_seq_len: int, multiple: int = 1) -> 
         rounded = f", {padded} with padding" if padded > longest else ""
         raise InputError(
             f"dataset: sample {key!r} has {longest} input tokens{rounded}, but the model's "
+            f"max_seq_len is {max_seq_len}. Raise model.max_seq_len."
+        )
+
+
+def check_width(batch: Batch, max_seq_len: int) -> None:
+    """Refuse a batch that the model cannot read: a stream knows its longest sample by probing."""
+    width = batch.tokens_BL.shape[1]
+    if width > max_seq_len:
+        raise InputError(
+            f"dataset: a batch with {batch.keys[0]} has {width} input tokens, but the model's "
             f"max_seq_len is {max_seq_len}. Raise model.max_seq_len."
         )
 

@@ -13,12 +13,13 @@ from safetensors.torch import save_file
 import kyvo.common.files
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
+from kyvo.data.batches import BatchSettings
 from kyvo.images.codebook import codebook_hash, codebook_record, record_codebook
 from kyvo.models import MODEL, num_parameters, released_state_dict, save_checkpoint
 from kyvo.models.description import description_files
 from kyvo.training import LossConfig, TrainingConfig, build_model, describe_run, plan_training
 from kyvo.training.memory import estimate_memory
-from kyvo.training.setup import check_lengths
+from kyvo.training.setup import check_lengths, check_width
 
 COMPILED = {"precision": "bf16_mixed", "compile": True}
 SIZES = {**TINY_SIZES, "max_seq_len": 128}
@@ -237,6 +238,11 @@ def test_padded_lengths_must_fit_the_model(config):
     check_lengths(dataset, padded, multiple=24)
     with pytest.raises(InputError, match=f"{longest} input tokens, {padded} with padding, but"):
         check_lengths(dataset, padded - 1, multiple=24)
+    (batch, *_) = dataset.batches(0, 0, BatchSettings(2))
+    width = batch.tokens_BL.shape[1]
+    check_width(batch, width)
+    with pytest.raises(InputError, match=f"has {width} input tokens"):
+        check_width(batch, width - 1)
 
 
 def test_logits_count_as_many_as_are_held_at_a_time(config):
