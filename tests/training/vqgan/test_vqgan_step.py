@@ -43,7 +43,7 @@ def test_an_update_never_waits_for_the_device(
     with NoWaiting():
         for step in range(3):
             terms = trainer.update(prepared_BCHW, step, step / 40)
-            check.record(step, trainer.gradient_norm(), ["a"])
+            check.record(step, ["a"], trainer.gradient_norm())
     check.check()
     assert terms.keys() >= {"loss", "reconstruction", "commitment", "adversarial", "discriminator"}
     assert ("codebook" in terms) == (method == "gradient")
