@@ -172,12 +172,11 @@ class SampleMaker:
 class WorldStream:
     """A ``BatchSource`` over a ``SampleMaker``; see ``world_stream``."""
 
-    excluded: list[str] = []  # noqa: RUF012
-
     def __init__(
         self, maker: SampleMaker, num_samples: int, vqgan: Path | None, frame: "Frame"
     ) -> None:
         self.maker, self.builders = maker, maker.builders
+        self.excluded: list[str] = []
         self._num_samples, self._vqgan, self._frame = num_samples, vqgan, frame
 
     def __len__(self) -> int:
