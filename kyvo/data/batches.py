@@ -3,10 +3,10 @@
 Shapes: B samples, L positions (each predicts the next token), N labelled positions of the batch.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kyvo.common import workers
+from kyvo.data.transfer import map_tensors
 from kyvo.tokens.sequences import IGNORED_LABEL, Sample, SequenceBuilder
 
 PAD_ID = 0
@@ -47,6 +48,7 @@ class Batch:
         weights_N: the weight of each label, float32.
         row_weights_B: sum of weights over each row with ignored positions counted as 1: the
             reference's normalisation.
+        turns_B: how many samples each row counts as, float32.
         num_tokens: real (not padding) input tokens.
         remainders_N: true number minus the grid's number of each label, float32; None: not known.
         pixels_BHWC: each row's input image, uint8, zeros where it has none; None: the model reads
@@ -59,38 +61,18 @@ class Batch:
     labels_N: Tensor
     weights_N: Tensor
     row_weights_B: Tensor
+    turns_B: Tensor
     num_tokens: int
     remainders_N: Tensor | None = None
     pixels_BHWC: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on ``device``."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """The same batch in pinned host memory; called by DataLoader."""
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        return map_tensors(self, function)
-
-
-Record = TypeVar("Record")
-
-
-def map_tensors(record: Record, function: Callable[[Any], Any], kind: type = Tensor) -> Record:
-    """A dataclass with ``function`` of each of its tensors, at any depth.
-
-    ``kind``: the class of what counts as a tensor.
-    """
-    changed: dict[str, Any] = {}
-    for item in fields(cast(Any, record)):
-        value = getattr(record, item.name)
-        if isinstance(value, kind):
-            changed[item.name] = function(value)
-        elif is_dataclass(value):
-            changed[item.name] = map_tensors(value, function, kind)
-    return cast(Record, replace(cast(Any, record), **changed))
+        return map_tensors(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True)
@@ -192,6 +174,7 @@ def collate(
         labels_N=torch.from_numpy(labels_BL[rows_N, columns_N]),
         weights_N=torch.from_numpy(weights_BL[rows_N, columns_N]),
         row_weights_B=torch.from_numpy(weights_BL.sum(axis=1)),
+        turns_B=torch.tensor([float(sample.num_turns) for _, sample in samples]),
         num_tokens=sum(len(sample.tokens) - 1 for _, sample in samples),
         remainders_N=_remainders([sample for _, sample in samples], rows_N, columns_N),
         pixels_BHWC=stack_pixels([sample.pixels for _, sample in samples]),

@@ -1,10 +1,12 @@
 """The order in which the codes of an image are written."""
 
 import math
+from functools import cache
 
 import numpy as np
 
 
+@cache
 def centre_first(num_codes: int) -> np.ndarray:
     """Raster positions in centre-first order, int64 (num_codes,): 120, 119, 121, ... for 256.
 
@@ -15,4 +17,6 @@ def centre_first(num_codes: int) -> np.ndarray:
     order = [centre]
     for offset in range(1, num_codes):
         order += [p for p in (centre - offset, centre + offset) if 0 <= p < num_codes]
-    return np.array(order, dtype=np.int64)
+    positions = np.array(order, dtype=np.int64)
+    positions.flags.writeable = False
+    return positions

@@ -28,7 +28,8 @@ from torch.utils.data import Dataset
 
 from kyvo.common import workers
 from kyvo.common.errors import InputError
-from kyvo.data.batches import Batch, BatchSettings, collate, length_buckets, map_tensors
+from kyvo.data.batches import Batch, BatchSettings, collate, length_buckets
+from kyvo.data.transfer import map_tensors, moved, packed
 from kyvo.images.checkpoint import RUN_WEIGHTS, load_vqgan
 from kyvo.images.codebook import codebook_hash
 from kyvo.images.codec import ImageCodec
@@ -38,6 +39,8 @@ from kyvo.tokens.sequences import CentreFirst, Sample, Segment, SequenceBuilder,
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
 from kyvo.tokens.vocabulary import Vocabulary
 from kyvo.world import tasks as world_tasks
+from kyvo.world.clevr.scene import ClevrScene
+from kyvo.world.questions import ask
 from kyvo.world.render.scene_batch import SceneBatch, build_scene_batch
 from kyvo.world.render.tracer import render_batch
 
@@ -50,7 +53,7 @@ FIRST_NOISE, NUM_NOISES = 1 << 16, 256
 and reads images that have another one badly. Seeds below are for images that are tested on."""
 _NICENESS = 10
 """Of workers: where cores are short, the training's own process comes first."""
-_ENCODED_AT_ONCE = 64
+_ENCODED_AT_ONCE = 128
 _NUM_PROBED = 256
 
 
@@ -99,6 +102,7 @@ class SampleMaker:
         split: whose scenes are drawn.
         seed: of everything.
         options: of the scenes.
+        questions_per_scene: questions that a sample asks about its scene, one after the other.
     """
 
     builders: tuple[SequenceBuilder, ...]
@@ -109,6 +113,7 @@ class SampleMaker:
     split: Split
     seed: int
     options: Any
+    questions_per_scene: int = 1
 
     def make(self, indices: Sequence[int]) -> list[StreamedSample]:
         """The samples of these numbers."""
@@ -119,8 +124,8 @@ class SampleMaker:
             if chosen:
                 world = world_tasks.get_task(_world_task(builder.task))
                 items = world.sample_many(chosen, self.split, self.seed, self.options)
-                made = (self._sample(builder, item) for item in items)
-                found |= zip(chosen, made, strict=True)
+                for index, item in zip(chosen, items, strict=True):
+                    found[index] = self._sample(builder, item, index)
         return [found[index] for index in indices]
 
     def key(self, index: int) -> str:
@@ -131,14 +136,16 @@ class SampleMaker:
         chance = random.Random(f"{self.seed}/{self.split}/{index}/task")
         return chance.choices(self.builders, self.shares)[0]
 
-    def _sample(self, builder: SequenceBuilder, item: world_tasks.Item) -> StreamedSample:
+    def _sample(
+        self, builder: SequenceBuilder, item: world_tasks.Item, index: int
+    ) -> StreamedSample:
         contents: dict[Segment, np.ndarray] = {}
         remainders: dict[Segment, np.ndarray] = {}
         coded: list[world_tasks.Scene] = []
         read = None
         for segment in builder.task.segments:
             if segment.modality == "text":
-                contents[segment] = self._text(item, segment)
+                contents[segment] = self._text(item.texts, segment)
             elif segment.modality == "three_d":
                 contents[segment], remainders[segment] = self._scene(item, segment)
             elif builder.reads_pixels and segment in builder.task.inputs:
@@ -146,12 +153,28 @@ class SampleMaker:
             else:
                 contents[segment] = self._addresses(len(coded))
                 coded.append(_scene_of(item, segment))
-        return StreamedSample(builder.build(contents, remainders), read, tuple(coded))
+        turns = self._next_questions(builder, item, index)
+        return StreamedSample(builder.build(contents, remainders, turns), read, tuple(coded))
 
-    def _text(self, item: world_tasks.Item, segment: Segment) -> np.ndarray:
+    def _next_questions(
+        self, builder: SequenceBuilder, item: world_tasks.Item, index: int
+    ) -> list[dict[Segment, np.ndarray]]:
+        """Further questions about an item's scene and their answers; none of another task."""
+        if "questions" not in item.texts:
+            return []
+        scene, texts = item.scenes[""], [s for s in builder.task.segments if s.modality == "text"]
+        assert isinstance(scene, ClevrScene)
+        turns = []
+        for turn in range(1, self.questions_per_scene):
+            random_ = random.Random(f"{self.seed}/{self.split}/{index}/question/{turn}")
+            values = {"questions": ask(scene, random_).to_json()}
+            turns.append({segment: self._text(values, segment) for segment in texts})
+        return turns
+
+    def _text(self, texts: Mapping[str, Any], segment: Segment) -> np.ndarray:
         start, end = self.codec.vocabulary.brackets("text")
-        (kind,) = item.texts
-        text = item.texts[kind][_TEXTS[segment.side, kind]]
+        (kind,) = texts
+        text = texts[kind][_TEXTS[segment.side, kind]]
         # A blank comes first, as in the files.
         return np.array([start, *self.codec.tokenizer.encode(f" {text}"), end], dtype=np.int64)
 
@@ -228,15 +251,13 @@ class WorldStream:
         )
         batches = (batch for pool in loaded for batch in pool)
         for batch in islice(batches, first % pools.num_batches, None):
-            # Arrays, unlike tensors, need no file of shared memory each to leave a worker.
-            batch = map_tensors(batch, torch.from_numpy, np.ndarray)
-            yield map_tensors(batch, Tensor.pin_memory) if settings.pin_memory else batch
+            yield packed(batch, settings.pin_memory)
 
     @torch.no_grad()
     def place(self, batch: Batch, device: torch.device) -> Batch:
         """The batch on ``device``, with its images rendered and encoded there."""
         assert isinstance(batch, StreamBatch)
-        batch = map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
+        batch = moved(batch, device)
         images_GHWC = self._frame.render(batch.scenes, batch.noise)
         read_GHWC, coded_GHWC = images_GHWC.tensor_split((batch.num_read,))
         if len(read_GHWC):
@@ -303,6 +324,7 @@ class _Pools(Dataset[list[StreamBatch]]):
         plan = length_buckets(lengths, self._settings.batch_size, seed, self._epoch)
         keys = [self._maker.key(index) for index in indices]
         batches = (self._batch([(keys[i], streamed[i]) for i in rows]) for rows in plan)
+        # Arrays, unlike tensors, need no file of shared memory each to leave a worker.
         return [map_tensors(batch, Tensor.numpy) for batch in batches]
 
     def _batch(self, streamed: Sequence[tuple[str, StreamedSample]]) -> StreamBatch:
@@ -369,6 +391,7 @@ def world_stream(
     object_order: ObjectOrder = "near-to-far",
     centre_first: CentreFirst = "generated",
     tokenizer: str | None = None,
+    questions_per_scene: int = 1,
     pixel_tokens: int | None = None,
 ) -> WorldStream:
     """A stream of CLEVR-like scenes, edits and questions, tokenised for ``tasks``.
@@ -387,6 +410,8 @@ def world_stream(
         object_order: of a scene's objects.
         centre_first: which images are written centre-first.
         tokenizer: file of the text tokenizer; None: the vocabulary's own.
+        questions_per_scene: questions of a sample about one scene, one after the other: more
+            answers for less work.
         pixel_tokens: places of an input image, for a model that reads pixels; the recipe gives
             them.
 
@@ -398,10 +423,10 @@ def world_stream(
         raise InputError(
             f"dataset: tasks {tasks!r}: expected task: share with shares above 0, such as I-3: 1."
         )
-    if split not in ("train", "val") or num_samples < 1:
+    if split not in ("train", "val") or min(num_samples, questions_per_scene) < 1:
         raise InputError(
-            f"dataset: split {split!r}, num_samples {num_samples}: expected train or val, and 1 or "
-            "more samples."
+            f"dataset: split {split!r}, num_samples {num_samples}, questions_per_scene "
+            f"{questions_per_scene}: expected train or val, and numbers of 1 or more."
         )
     builders = tuple(
         SequenceBuilder(vocabulary, get_task(name), centre_first, pixel_tokens=pixel_tokens)
@@ -422,6 +447,7 @@ def world_stream(
         split,
         seed,
         world_tasks.scene_options("scenes", **(options or {})),
+        questions_per_scene,
     )
     folder = Path(vqgan) if vqgan else None
     return WorldStream(maker, num_samples, folder, Frame(image_size, samples_per_pixel))

@@ -2,12 +2,14 @@
 
     BOS <inputs in the task's order> [OUTPUT-START] <outputs in the task's order> EOS
 
+A training sample may ask more than once: what is asked next, and what it gives, take EOS's place.
+
 A task is written ``inputs-outputs`` with I (image), 3 (scene), T (text), Q (question) and
 A (answer), for example ``I+3+T-I+3``.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -125,12 +127,14 @@ class Sample:
 
     Attributes:
         tokens: ids, int64 (length,).
-        labels: the same, -100 where ignored; not shifted: label t is token t.
+        labels: the same, -100 where ignored; not shifted: label t is token t. Only where a next
+            turn begins it is EOS: the answer before ends there.
         prompt_length: the prompt ends with OUTPUT-START.
         window_start: where first-token weighting begins; None without an output image.
         remainders: true number minus the grid's number of each token, float32 (length,); None:
             not known.
         pixels: the input image, uint8 (H, W, 3), where the model reads pixels.
+        num_turns: how often it asks; each counts as a sample.
     """
 
     tokens: np.ndarray
@@ -139,6 +143,7 @@ class Sample:
     window_start: int | None
     remainders: np.ndarray | None = None
     pixels: np.ndarray | None = None
+    num_turns: int = 1
 
 
 @dataclass(frozen=True)
@@ -180,11 +185,13 @@ class SequenceBuilder:
         self,
         contents: Mapping[Segment, np.ndarray],
         remainders: Mapping[Segment, np.ndarray] | None = None,
+        next_turns: Sequence[Mapping[Segment, np.ndarray]] = (),
     ) -> Sample:
         """The sample whose segments hold ``contents``: codes of images, ids of scenes and texts.
 
         An input image whose pixels the model reads needs no content. ``remainders``: true numbers
-        minus the grid's, by token, of scenes.
+        minus the grid's, by token, of scenes. ``next_turns``: what is asked after that, and the
+        outputs; inputs that stay the same are left out.
         """
         prompt = self.prompt(contents)
         output = [*(self._ids(s, contents[s]) for s in self.task.outputs), self._eos]
@@ -195,7 +202,30 @@ class SequenceBuilder:
             labels[: prompt_length + self.task.skipped_labels] = IGNORED_LABEL
         start = self._window_start(output, prompt_length)
         rests = self._output_remainders(output, prompt_length, remainders)
-        return Sample(tokens, labels, prompt_length, start, rests)
+        sample = Sample(tokens, labels, prompt_length, start, rests)
+        return self._with_turns(sample, next_turns) if next_turns else sample
+
+    def _with_turns(self, sample: Sample, turns: Sequence[Mapping[Segment, np.ndarray]]) -> Sample:
+        """The sample with further turns."""
+        tokens, labels = [sample.tokens[:-1]], [sample.labels]
+        for turn in turns:
+            asked = [self._ids(s, turn[s]) for s in self.task.inputs if s in turn]
+            given = [*(self._ids(s, turn[s]) for s in self.task.outputs), self._eos]
+            prompt_length = sum(map(len, asked)) + len(self._out)
+            tokens += [*asked, self._out, *given[:-1]]
+            # The label of the first token is the EOS of the turn before.
+            labels += [np.full(prompt_length - 1, IGNORED_LABEL), *given]
+        tokens_L = np.concatenate([*tokens, self._eos])
+        rests = sample.remainders
+        if rests is not None:
+            rests = np.pad(rests, (0, len(tokens_L) - len(rests)))
+        return replace(
+            sample,
+            tokens=tokens_L,
+            labels=np.concatenate(labels),
+            remainders=rests,
+            num_turns=1 + len(turns),
+        )
 
     def prompt(self, contents: Mapping[Segment, np.ndarray]) -> np.ndarray:
         """Ids up to and including OUTPUT-START, of the inputs alone."""

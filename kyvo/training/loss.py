@@ -70,14 +70,16 @@ def loss_weight(batch: Batch, normalization: Normalization) -> float:
     """What ``LossSums.total`` of ``batch``, which is on the host, is to be divided by.
 
     "valid": the summed weight of its labels: a proper weighted mean over labels.
-    "sample": the number of rows; each row is a weighted mean over its labels, so that in mixed
-    training a short scene counts as much as an image.
+    "sample": the number of samples; each is a weighted mean over its labels, so that in mixed
+    training a short scene counts as much as an image. A row that asks several times is as many.
     "reference": the number of rows; each row is a weighted mean over *all* its positions with
     ignored ones counted as zero loss of weight one (formats of the released code).
     """
     if normalization == "valid":
         # numpy refuses tensors of a GPU, for which this would wait.
         return float(batch.weights_N.numpy().sum())
+    if normalization == "sample":
+        return float(batch.turns_B.numpy().sum())
     return float(len(batch.keys))
 
 
@@ -124,4 +126,5 @@ def _normalised_weights(batch: Batch, normalization: Normalization) -> Tensor:
     totals_B = batch.row_weights_B
     if normalization == "sample":
         totals_B = torch.zeros_like(totals_B).index_add(0, rows_N, batch.weights_N)
+        totals_B = totals_B / batch.turns_B
     return batch.weights_N / totals_B[rows_N]

@@ -170,7 +170,7 @@ def test_no_vqgan_is_needed_where_no_image_is_code(make):
         ({"tasks": {"I-3": 0}}, "shares above 0"),
         ({"tasks": {"I-4": 1}}, "no task 'I-4'"),
         ({"split": "test"}, "expected train or val"),
-        ({"num_samples": 0}, "1 or more samples"),
+        ({"num_samples": 0}, "numbers of 1 or more"),
         ({"vqgan": None}, "give vqgan"),
         ({"image_size": 32}, "for images of 16 pixels"),
         ({"options": {"colour": "red"}}, "have no colour"),

@@ -180,7 +180,7 @@ def test_the_configs_own_logger_hears_everything(tmp_path):
 
 def labelled_batch(num_labels):
     none = torch.zeros(0)
-    return Batch((), none, none, torch.zeros(num_labels), none, none, num_tokens=10 * num_labels)
+    return Batch((), none, none, torch.zeros(num_labels), *[none] * 3, num_tokens=10 * num_labels)
 
 
 def test_the_meter_averages_over_labels_and_goes_on_after_a_resume():

@@ -161,8 +161,8 @@ class VQGANTrainingConfig:
         optimizer: learning rates and their schedule.
         batch_size: images of a step.
         max_steps: steps of the run.
-        max_seconds: seconds after which the run ends too, its learning rate having fallen
-            likewise; None: no limit, so that the run is exactly repeatable.
+        max_seconds: seconds without compilation after which the run ends too, its learning rate
+            having fallen likewise; None: no limit, so that the run is exactly repeatable.
         log_every: steps between lines of metrics.jsonl.
         validate_every: steps between validations.
         save_every: steps between checkpoints, each with the model's folder and the codebook.

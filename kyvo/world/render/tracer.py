@@ -148,7 +148,8 @@ def _render_batch(batch: SceneBatch, frame: Frame, limit: int) -> Tensor:
         radiance_3GA = trace_batch(batch, frame, MAX_BOUNCES, TERMINAL_RADIANCE, RADIANCE_CLAMP)
     else:
         radiance_3GA = _pass_by_pass(batch, frame, limit)
-    levels_GA3 = _encode_srgb(radiance_3GA).permute(1, 2, 0)
+    # Colours side by side: a convolution over any other layout takes several times as long.
+    levels_GA3 = _encode_srgb(radiance_3GA).permute(1, 2, 0).contiguous()
     return levels_GA3.reshape(-1, *frame.shape, 3)
 
 
