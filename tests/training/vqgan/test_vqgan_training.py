@@ -151,7 +151,7 @@ def test_the_streamed_tokenizer_travels_light() -> None:
     assert f"{plan.num_parameters:,} weights" in path.read_text()
     assert 2 * plan.num_parameters <= 5_000_000
     assert plan.config.model.codes_per_side == 16
-    assert plan.config.max_steps * plan.config.batch_size == 160_000
+    assert plan.config.max_steps * plan.config.batch_size == 320_000
 
 
 def test_command_trains_with_the_mini_config(
