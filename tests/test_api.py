@@ -173,6 +173,18 @@ def test_a_saved_model_opens_anywhere(folder, model, scenes, tmp_path):
         model.save(tmp_path / "elsewhere")
 
 
+def test_a_compacted_model_keeps_its_codebook(model, scenes, tmp_path):
+    model.save(tmp_path / "whole")
+    model.save(tmp_path / "small", compacted=True)
+    found = []
+    for name in ("small", "whole"):
+        again = kyvo.load(tmp_path / name, device="cpu", precision="fp32")
+        assert len(again.render(scenes)) == len(scenes)
+        found.append(again.image_codec.codebook)
+        found.append(again.model.tok_embeddings.vqgan_codebook.weight.numpy(force=True))
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
 def test_wrong_asks_are_refused(model, scenes, tmp_path):
     with pytest.raises(InputError, match="1 images, 5 scenes and 1 texts"):
         model.edit(images(1), scenes, ["x"])
