@@ -246,3 +246,16 @@ def test_the_same_size_is_not_the_same_model(folder):
 def test_importing_kyvo_needs_no_torch():
     code = "import sys, kyvo, kyvo.data.store; assert 'torch' not in sys.modules; kyvo.load"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_models_page_shows_all_its_tasks(folder, tmp_path):
+    page = tmp_path / "model.html"
+    arguments = ["--checkpoint", str(folder / "run"), "--output", str(page), "--count", "2"]
+    load_script("show_model").main(arguments)
+    text = page.read_text()
+    for title in ("Recognition", "Rendering", "Instructions", "Questions"):
+        assert f"<h2>{title}" in text
+    for caption in ("what the model saw", "after, in truth", "the ray tracer"):
+        assert text.count(f"{caption}</figcaption>") == 2
+    assert text.count("In truth: ") == 2
+    assert "http" not in text.replace("http://www.w3.org", "")
