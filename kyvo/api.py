@@ -302,7 +302,9 @@ class Kyvo:
                 compiled=self._compiled,
                 numbers=self._numbers,
             )
-            self._engines[task.name] = Engine(self.model, settings, self.batch_size, length)
+            # One cache for all: a call ends before the next one begins.
+            cache = next((engine.cache for engine in self._engines.values()), None)
+            self._engines[task.name] = Engine(self.model, settings, self.batch_size, length, cache)
         return self._engines[task.name]
 
     def _scene(self, output: Output) -> Scene:

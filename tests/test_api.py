@@ -159,6 +159,7 @@ def test_every_task_answers_in_lists(model, scenes):
     # Engines are kept, and one sample alone is answered as among others.
     assert model.render(scenes[:1])[0] == model.render(scenes)[0]
     assert len(model._engines) == 4
+    assert len({id(engine.cache) for engine in model._engines.values()}) == 1
     assert model.recognize([]) == model.render([]) == model.edit([], [], []) == []
 
 

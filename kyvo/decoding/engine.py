@@ -67,11 +67,17 @@ class GenerationSettings:
 class Engine:
     """Runs ``model`` over a cache of ``num_slots`` sequences of at most ``max_length`` tokens.
 
-    The model's weights are left as they are; fused projections are copies of them.
+    The model's weights are left as they are; fused projections are copies of them. ``cache``: that
+    of another engine of the same model and sizes, with which it takes turns; None: its own.
     """
 
     def __init__(
-        self, model: KyvoModel, settings: GenerationSettings, num_slots: int, max_length: int
+        self,
+        model: KyvoModel,
+        settings: GenerationSettings,
+        num_slots: int,
+        max_length: int,
+        cache: KVCache | None = None,
     ) -> None:
         self.settings = settings
         self.num_slots = num_slots
@@ -88,12 +94,15 @@ class Engine:
         # Compiled, long matmuls with int8 weights would go through a kernel for short ones.
         self._compiles_prefill = settings.compiled and settings.quantization != "int8"
         self._model = self._prepared(model)
+        self.cache = cache if cache is not None else self._new_cache(model)
+        self._batches: dict[int, _Batch] = {}
+        self._call = 0
+
+    def _new_cache(self, model: KyvoModel) -> KVCache:
         attention = model.blocks[0].attn
         shape = (len(model.layers), attention.num_kv_heads, attention.head_dim)
         dtype = model.output.weight.dtype
-        self.cache = KVCache(shape, num_slots, self.max_length, dtype, self.device)
-        self._batches: dict[int, _Batch] = {}
-        self._call = 0
+        return KVCache(shape, self.num_slots, self.max_length, dtype, self.device)
 
     def _prepared(self, model: KyvoModel) -> KyvoModel:
         fused = fuse_projections(model, self._head_ids)
