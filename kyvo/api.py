@@ -44,6 +44,7 @@ from kyvo.models import (
     write_folder,
 )
 from kyvo.models.description import (
+    IMAGE_TOKENIZER,
     ModelDescription,
     description_files,
     open_codec,
@@ -55,6 +56,8 @@ from kyvo.scenes import ParseReport, Scene, SceneCodec, Schema
 from kyvo.tokens.sequences import SequenceBuilder, Task, get_task
 from kyvo.tokens.vocabulary import BRACKETS, Modality
 
+_CODEBOOKS = ("vqgan_codebook.weight", "quantize.embedding.weight")
+"""How their names end, in the model and in the image tokenizer."""
 Contents = Mapping[Modality, Sequence[np.ndarray]]
 """Codes or pixels of images, or ids of scenes or texts, of every sample."""
 
@@ -143,6 +146,12 @@ class Kyvo:
         """Fields and words of an object."""
         return self.codec.schema
 
+    @property
+    def image_size(self) -> int:
+        """Side of the images that it reads and writes, in pixels."""
+        pixels = self._pixels
+        return pixels.image_size if pixels is not None else self.image_codec.config.resolution
+
     @cached_property
     def codec(self) -> SceneCodec:
         """Writer and reader of scenes."""
@@ -195,16 +204,18 @@ class Kyvo:
     def save(self, folder: Path | str, compacted: bool = False) -> None:
         """Write the model and all that belongs to it as one folder, which ``load`` opens.
 
-        ``compacted``: matrices as int8 with a scale for each row, a quarter of float32.
+        ``compacted``: matrices of the model and of its image tokenizer as int8 with a scale for
+        each row, a quarter of float32; a codebook, whose exact vectors tell whose codes they are,
+        stays as it is.
 
         Raises:
             InputError: the folder exists already, or cannot be written.
         """
-        weights = released_state_dict(self.model)
-        files = {
-            MODEL: compact(weights) if compacted else weights,
-            **description_files(self.description),
-        }
+        weights = {MODEL: released_state_dict(self.model)}
+        files = {**weights, **description_files(self.description)}
+        if compacted:
+            for name in {MODEL, IMAGE_TOKENIZER} & files.keys():
+                files[name] = compact(files[name], whole=_CODEBOOKS)
         write_folder(Path(folder), files)
 
     def _task(self, inputs: set[Modality], outputs: set[Modality]) -> Task:
@@ -241,10 +252,10 @@ class Kyvo:
 
     def _image_contents(self, images: Sequence[Image.Image]) -> Sequence[np.ndarray]:
         """What the model reads of each image: its pixels, or its codes."""
-        pixels = self._pixels
-        size = pixels.image_size if pixels is not None else self.image_codec.config.resolution
-        arrays = [image_array(image, size, f"image {i}") for i, image in enumerate(images)]
-        if pixels is not None or not arrays:
+        arrays = [
+            image_array(image, self.image_size, f"image {i}") for i, image in enumerate(images)
+        ]
+        if self._pixels is not None or not arrays:
             return arrays
         return list(self.image_codec.encode(np.stack(arrays)).reshape(len(images), -1))
 

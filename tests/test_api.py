@@ -173,6 +173,18 @@ def test_a_saved_model_opens_anywhere(folder, model, scenes, tmp_path):
         model.save(tmp_path / "elsewhere")
 
 
+def test_a_compacted_model_keeps_its_codebook(model, scenes, tmp_path):
+    model.save(tmp_path / "whole")
+    model.save(tmp_path / "small", compacted=True)
+    found = []
+    for name in ("small", "whole"):
+        again = kyvo.load(tmp_path / name, device="cpu", precision="fp32")
+        assert len(again.render(scenes)) == len(scenes)
+        found.append(again.image_codec.codebook)
+        found.append(again.model.tok_embeddings.vqgan_codebook.weight.numpy(force=True))
+    assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
 def test_wrong_asks_are_refused(model, scenes, tmp_path):
     with pytest.raises(InputError, match="1 images, 5 scenes and 1 texts"):
         model.edit(images(1), scenes, ["x"])
@@ -234,3 +246,16 @@ def test_the_same_size_is_not_the_same_model(folder):
 def test_importing_kyvo_needs_no_torch():
     code = "import sys, kyvo, kyvo.data.store; assert 'torch' not in sys.modules; kyvo.load"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_models_page_shows_all_its_tasks(folder, tmp_path):
+    page = tmp_path / "model.html"
+    arguments = ["--checkpoint", str(folder / "run"), "--output", str(page), "--count", "2"]
+    load_script("show_model").main(arguments)
+    text = page.read_text()
+    for title in ("Recognition", "Rendering", "Instructions", "Questions"):
+        assert f"<h2>{title}" in text
+    for caption in ("what the model saw", "after, in truth", "the ray tracer"):
+        assert text.count(f"{caption}</figcaption>") == 2
+    assert text.count("In truth: ") == 2
+    assert "http" not in text.replace("http://www.w3.org", "")

@@ -57,14 +57,16 @@ def read_state_dict(
     return {k: v.to("meta") for k, v in tensors.items()} if shapes_only else tensors
 
 
-def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def compact(tensors: Mapping[str, Tensor], whole: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Tensors whose matrices are int8 with a float32 scale for each row: a quarter of float32.
 
-    ``read_safetensors`` gives them back as float32. Small ones stay as they are.
+    ``read_safetensors`` gives them back as float32. Small ones stay as they are, and so do those
+    whose names end with one of ``whole``.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if tensor.dim() < 2 or tensor.numel() < _FEWEST_COMPACT:
+        is_small = tensor.dim() < 2 or tensor.numel() < _FEWEST_COMPACT
+        if is_small or name.endswith(whole):
             found[name] = tensor
             continue
         rows = tensor.detach().float().flatten(1)

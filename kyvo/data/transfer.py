@@ -16,7 +16,9 @@ Tensors = TypeVar("Tensors")
 """A dataclass with tensors, or arrays, among its fields at any depth."""
 
 
-def map_tensors(record: Tensors, function: Callable[[Any], Any], kind: type = Tensor) -> Tensors:
+def map_tensors(
+    record: Tensors, function: Callable[[Any], Any], kind: type | tuple[type, ...] = Tensor
+) -> Tensors:
     """The dataclass with ``function`` of each of its tensors, in the order of its fields.
 
     ``kind``: the class of what counts as a tensor.

@@ -1,5 +1,6 @@
 """Puts a report together and writes it as one HTML file."""
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -44,24 +45,29 @@ def write_report(inputs: ReportInputs, output: Path | str, renderer: Renderer) -
         lambda: timings_section(inputs),
     )
     sections = [build() for build in tqdm(builders, desc="report", unit="section")]
-    page = _render(inputs, sections, (*headlines(inputs), *total_time(inputs)))
+    heads = (*headlines(inputs), *total_time(inputs))
+    write_page(output, inputs.title, inputs.explanation, heads, sections)
+
+
+def write_page(
+    output: Path | str,
+    title: str,
+    explanation: str,
+    heads: Sequence[Headline],
+    sections: Sequence[Section],
+) -> None:
+    """Write sections to ``output``: one HTML file that loads nothing from elsewhere.
+
+    Raises:
+        MissingDependencyError: jinja2 is not installed.
+    """
+    source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
+    template = _environment().from_string(source)
+    page: str = template.render(
+        title=title, explanation=explanation, headlines=heads, sections=sections
+    )
     with atomic_file(output) as path:
         path.write_text(page, encoding="utf-8")
-
-
-def _render(inputs: ReportInputs, sections: list[Section], heads: tuple[Headline, ...]) -> str:
-    source = resources.files(__package__).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    page: str = (
-        _environment()
-        .from_string(source)
-        .render(
-            title=inputs.title,
-            explanation=inputs.explanation,
-            headlines=heads,
-            sections=sections,
-        )
-    )
-    return page
 
 
 def _environment() -> Any:

@@ -15,7 +15,7 @@ from kyvo.images.codec import ImageCodec
 from kyvo.images.vqgan import VQGAN
 from kyvo.prepare.stream import WorldStream, world_stream
 from kyvo.tokens.sequences import IGNORED_LABEL
-from kyvo.tokens.vocabulary import get_vocabulary
+from kyvo.tokens.vocabulary import OUTPUT_START, get_vocabulary
 from kyvo.world import tasks as world_tasks
 from kyvo.world.render.tracer import render
 
@@ -180,3 +180,18 @@ def test_no_vqgan_is_needed_where_no_image_is_code(make):
 def test_what_cannot_be_streamed_is_refused(make, choices, message):
     with pytest.raises(InputError, match=message):
         make(**choices)
+
+
+def test_a_sample_asks_several_questions_about_its_scene(make):
+    """One question is the sample without further ones; every answer is the scene's own."""
+    tasks = {"I+3+Q-A": 1}
+    (one,) = make(tasks=tasks).maker.make([3])
+    (three,) = make(tasks=tasks, questions_per_scene=3).maker.make([3])
+    assert three.sample.num_turns == 3
+    assert three.sample.tokens[: len(one.sample.tokens) - 1].tolist() == (
+        one.sample.tokens[:-1].tolist()
+    )
+    assert np.count_nonzero(three.sample.labels == VOCABULARY.eos) == 3
+    asked = np.count_nonzero(three.sample.tokens == VOCABULARY.marker_id(OUTPUT_START))
+    assert asked == 3
+    assert make(tasks={"I-3": 1}, questions_per_scene=3).maker.make([3])[0].sample.num_turns == 1

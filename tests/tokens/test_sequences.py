@@ -187,3 +187,26 @@ def test_centre_first_can_be_undone(n: int, seed: int) -> None:
     codes = np.random.default_rng(seed).integers(1024, size=n)
     written = codes[centre_first(n)]
     assert (written[np.argsort(centre_first(n))] == codes).all()
+
+
+def test_next_turns_take_the_place_of_the_end() -> None:
+    """Two turns: the tokens of both, and the first answer's end is still a label."""
+    builder = SequenceBuilder(CLEVR, get_task("I+3+Q-A"), pixel_tokens=4)
+    scene, question, answer = (
+        builder.task.inputs[1],
+        builder.task.inputs[2],
+        builder.task.outputs[0],
+    )
+    first = {scene: np.array([7, 8]), question: np.array([1, 2, 3]), answer: np.array([4, 5])}
+    second = {question: np.array([11, 12]), answer: np.array([14, 15, 16])}
+    alone = builder.build(first, {scene: np.array([0.1, 0.2], dtype=np.float32)})
+    both = builder.build(first, {scene: np.array([0.1, 0.2], dtype=np.float32)}, [second])
+    added = [11, 12, OUTPUT, 14, 15, 16, EOS]
+    assert both.tokens.tolist() == [*alone.tokens[:-1], *added]
+    ignored = [IGNORED_LABEL] * 2
+    assert both.labels.tolist() == [*alone.labels, *ignored, 14, 15, 16, EOS]
+    assert alone.labels[-1] == EOS
+    assert (alone.num_turns, both.num_turns) == (1, 2)
+    assert both.prompt_length == alone.prompt_length
+    assert both.remainders is not None
+    assert len(both.remainders) == len(both.tokens)

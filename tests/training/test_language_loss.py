@@ -4,6 +4,7 @@ Shapes: B samples, L positions, D width, N labelled positions, V ids.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,18 @@ def test_normalizations_are_means_over_labels_or_over_rows(index, normalization)
     found = sums.total.item() / loss_weight(batch, normalization)
     assert found == pytest.approx(expected[normalization], rel=1e-5)
     assert int(sums.correct) == sum(correct)
+
+
+def test_a_row_that_asks_several_times_counts_as_many_samples():
+    logits_BLV, batch = golden_batch(LOSSES[0])
+    losses, weights, _ = zip(*naive_rows(LOSSES[0]), strict=True)
+    turns = [1 + row % 3 for row in range(len(losses))]
+    batch = replace(batch, turns_B=torch.tensor(turns, dtype=torch.float32))
+    means = [a / b for a, b in zip(losses, weights, strict=True)]
+    expected = sum(n * mean for n, mean in zip(turns, means, strict=True)) / sum(turns)
+    total = language_loss(FixedLogits(logits_BLV), batch, "sample").total.item()
+    assert total / loss_weight(batch, "sample") == pytest.approx(expected, rel=1e-5)
+    assert turns != [1] * len(turns)
 
 
 def test_labelled_positions_alone_give_the_full_heads_loss_and_gradients(samples):
