@@ -3,9 +3,8 @@
     python3 benchmarks/make_results.py
     python3 benchmarks/make_results.py --check
 
-Every file is one run of one script on one machine; runs of one title on one device share a table.
-Any set of files will do. Nobody edits RESULTS.md by hand; --check fails where it is not what the
-files give.
+Every file is one run of one script on one machine; runs of one title share a table. Any set of
+files will do. Nobody edits RESULTS.md by hand; --check fails where it is not what the files give.
 """
 
 import argparse
@@ -48,7 +47,7 @@ the machine could give; of times, memory and errors, where less is better, the o
 
 ![Times better than the reference, and share of the ceiling](../docs/benchmarks.png)
 """
-COLUMNS = ("what", "value", "reference", "times better", "ceiling", "of the ceiling")
+COLUMNS = ("what", "value", "reference", "times better", "ceiling", "of the ceiling", "device")
 CEILINGS = {
     "matmul_flops_per_s": ("large matmuls", "TFLOP/s", 1e12),
     "copy_bytes_per_s": ("copies", "GB/s", 1e9),
@@ -104,11 +103,6 @@ class Table:
     def device(self) -> str:
         """Name of the processor or GPU."""
         return self.machine.get("device", "any machine")
-
-    @property
-    def heading(self) -> str:
-        """Such as ``Greedy generation (AMD EPYC)``; runs that share it share a table."""
-        return f"{self.title} ({self.device})"
 
     @property
     def size(self) -> str:
@@ -211,11 +205,20 @@ def page(tables: Sequence[Table]) -> str:
 
 
 def _runs(tables: Iterable[Table]) -> list[list[Table]]:
-    """The tables by heading, in the order in which the headings come first."""
+    """The tables by title, in the order in which the titles come first."""
     groups: dict[str, list[Table]] = {}
     for table in tables:
-        groups.setdefault(table.heading, []).append(table)
+        groups.setdefault(table.title, []).append(table)
     return list(groups.values())
+
+
+def _heading(runs: Sequence[Table]) -> str:
+    """The title of the runs, with the device such as ``Training (AMD EPYC)`` if all share it."""
+    return runs[0].title if _devices_differ(runs) else f"{runs[0].title} ({runs[0].device})"
+
+
+def _devices_differ(runs: Sequence[Table]) -> bool:
+    return len({table.device for table in runs}) > 1
 
 
 def _summary(tables: Sequence[Table]) -> str:
@@ -251,13 +254,18 @@ def _best(headline: Headline, tables: Iterable[Table]) -> str:
 
 
 def _section(runs: Sequence[Table]) -> str:
-    """The table of all runs that share a heading, and how each was made."""
+    """The table of all runs that share a title, and how each was made."""
     legend = Legend()
-    cells = [_cells(row, legend) for table in runs for row in table.rows]
+    devices = [table.device if _devices_differ(runs) else "" for table in runs]
+    cells = [
+        [*_cells(row, legend), device]
+        for table, device in zip(runs, devices, strict=True)
+        for row in table.rows
+    ]
     used = [i for i in range(len(COLUMNS)) if any(line[i] for line in cells)]
     sentences = dict.fromkeys(_capital(table.sentence) for table in runs)
     parts = [
-        f"## {runs[0].heading}",
+        f"## {_heading(runs)}",
         *sentences,
         "\n".join(map(_run, runs)),
         _markdown([COLUMNS[i] for i in used], [[line[i] for i in used] for line in cells]),
@@ -282,7 +290,7 @@ def _markdown(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def _cells(row: Row, legend: Legend) -> list[str]:
-    """The cells of a row, one for each of ``COLUMNS``."""
+    """The cells of a row, one for each of ``COLUMNS`` but the last."""
     return [
         row.what + legend.mark(row.note),
         f"{number(row.value)} {row.unit}",
@@ -350,9 +358,13 @@ def plot(tables: Sequence[Table], path: Path) -> None:
 
 def _bars(index: int, runs: Sequence[Table]) -> list[Bar]:
     color = PALETTE[index % len(PALETTE)]
-    rows = [row for table in runs for row in table.rows if row.reference or row.ceiling]
-    bars = [Bar(f"{row.what} [{row.unit}]", color, row) for row in rows]
-    return [Bar(runs[0].heading, color), *bars] if bars else []
+    bars = [
+        Bar(f"{row.what} [{row.unit}]" + (f", {table.device}" * _devices_differ(runs)), color, row)
+        for table in runs
+        for row in table.rows
+        if row.reference or row.ceiling
+    ]
+    return [Bar(_heading(runs), color), *bars] if bars else []
 
 
 def _draw(

@@ -205,7 +205,7 @@ class Kyvo:
         """Write the model and all that belongs to it as one folder, which ``load`` opens.
 
         ``compacted``: matrices of the model and of its image tokenizer as int8 with a scale for
-        each row, a quarter of float32; a codebook, whose exact vectors tell whose codes they are,
+        each row, a quarter of float32; a codebook, whose exact vectors say whose codes they are,
         stays as it is.
 
         Raises:

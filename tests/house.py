@@ -88,8 +88,7 @@ class House:
 
 def count(root: Path) -> House:
     """Count the checkout at ``root``."""
-    package = _sources(root / "kyvo")
-    paths = [*package, *_sources(root / "scripts")]
+    package, paths = _sources(root / "kyvo"), _counted(root)
     texts = [path.read_text() for path in paths]
     trees = [ast.parse(text) for text in texts]
     arrows = _arrows(root, package)
@@ -108,6 +107,16 @@ def count(root: Path) -> House:
         coordinates_keys=sum(text.count('"3d_coords"') for text in texts),
         terms=sum(map(_terms_of, texts), Counter()),
     )
+
+
+def terms_by_file(root: Path) -> dict[str, Counter[str]]:
+    """Uses of ``TERMS`` in every file of the checkout that has some."""
+    found = {str(path.relative_to(root)): _terms_of(path.read_text()) for path in _counted(root)}
+    return {name: +terms for name, terms in found.items() if terms.total()}
+
+
+def _counted(root: Path) -> list[Path]:
+    return [*_sources(root / "kyvo"), *_sources(root / "scripts")]
 
 
 def _sources(folder: Path) -> list[Path]:

@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "evaluation": LANGUAGE | {"decoding", "metrics"},
     "report": MODALITIES | {"metrics"},
     "api": LANGUAGE | {"decoding"},
+    "showcase": {"common", "api", "prepare", "report", "world"},
     "plan": LANGUAGE | {"training", "decoding", "evaluation", "metrics"},
 }
 OPTIONAL_PACKAGES = {

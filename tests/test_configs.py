@@ -1,6 +1,7 @@
 """Every yaml of configs/ fits its class; the full-size ones are the paper's, under its names."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,7 @@ GENERATION = {
 }
 
 
+@cache
 def full_size(kind: str, name: str) -> TrainingConfig | GenerationConfig:
     cls = {"train": TrainingConfig, "eval": GenerationConfig}[kind]
     return load_config(cls, CONFIGS / "llama3_2" / kind / f"{name}.yaml")
@@ -88,8 +90,12 @@ def full_size(kind: str, name: str) -> TrainingConfig | GenerationConfig:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_configs_load(name: str) -> None:
-    for folder in ("configs", "kyvo/configs"):
-        assert isinstance(load_config(RUNS[name], ROOT / folder / name), RUNS[name])
+    assert isinstance(load_config(RUNS[name], CONFIGS / name), RUNS[name])
+
+
+def test_configs_are_found_where_released_commands_name_them() -> None:
+    for path in CONFIGS.rglob("*.yaml"):
+        assert (ROOT / "kyvo/configs" / path.relative_to(CONFIGS)).samefile(path)
 
 
 def test_the_released_configs_are_there() -> None:

@@ -41,7 +41,7 @@ class Problems:
         self.messages: list[str] = []
 
     def add(self, message: str) -> None:
-        """Note a problem; one that two checks come upon is told once."""
+        """Record a problem; one that two checks find is reported once."""
         if message not in self.messages:
             self.messages.append(message)
 

@@ -58,7 +58,7 @@ def load(
     """The items of torch's ``DataLoader`` with these options; its workers end with the iteration.
 
     A worker in the middle of an item ends at once when nobody waits for it any more: not as a
-    failure, which torch would tell the main process to die of.
+    failure, of which torch would end the main process.
     ``start`` is called in each worker first.
     """
     loader: DataLoader[Any] = DataLoader(

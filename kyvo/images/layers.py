@@ -24,7 +24,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """What all levels of an encoder and its decoder share."""
+    """What all levels of an encoder and its decoder share.
+
+    Attributes:
+        num_res_blocks: residual blocks of a level.
+        attn_resolutions: sides of the feature maps that attention follows, pixels.
+        dropout: share of activations that training drops in each block.
+        num_groups: groups of channels that are normalised together.
+    """
 
     num_res_blocks: int
     attn_resolutions: tuple[int, ...]

@@ -16,8 +16,8 @@ from kyvo.models.checkpoints import (
     Files,
     find_weights,
     latest_checkpoint,
+    report_skipped,
     save_checkpoint,
-    tell_skipped,
     with_whole_weights,
     write_folder,
 )
@@ -56,9 +56,9 @@ __all__ = [
     "num_parameters",
     "read_codebook",
     "released_state_dict",
+    "report_skipped",
     "resolve_dtype",
     "save_checkpoint",
-    "tell_skipped",
     "with_whole_weights",
     "write_folder",
 ]

@@ -127,7 +127,7 @@ def latest_checkpoint(
     return None, skipped
 
 
-def tell_skipped(skipped: Iterable[str], taken: Checkpoint) -> None:
+def report_skipped(skipped: Iterable[str], taken: Checkpoint) -> None:
     """Print which damaged checkpoints were passed over, and for which."""
     lines = [f"skipped a damaged checkpoint: {line}" for line in skipped]
     if lines:
@@ -171,14 +171,14 @@ def find_weights(path: Path) -> Path:
             f"checkpoint: {path}: no whole checkpoint there{detail}. Train first, or give a "
             "checkpoint file such as meta_model_9.pt."
         )
-    _tell_once(tuple(skipped), found)
+    _report_once(tuple(skipped), found)
     return found.folder / MODEL
 
 
 @cache
-def _tell_once(skipped: tuple[str, ...], taken: Checkpoint) -> None:
+def _report_once(skipped: tuple[str, ...], taken: Checkpoint) -> None:
     # An evaluation asks for the same weights a dozen times.
-    tell_skipped(skipped, taken)
+    report_skipped(skipped, taken)
 
 
 def _folders(root: Path) -> list[tuple[int, Path]]:

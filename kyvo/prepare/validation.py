@@ -70,7 +70,7 @@ def check_codec(codec: SceneCodec, findings: Findings) -> None:
     """Schema, vocabulary and text tokenizer fit each other.
 
     Every marker and number has an id; every word reads back, and none begins another one, which
-    a model's output could not tell apart.
+    could not be distinguished in a model's output.
     """
     schema, vocabulary = codec.schema, codec.vocabulary
     for fld in schema.fields:

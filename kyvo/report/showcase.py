@@ -88,7 +88,7 @@ def recognition_part(
     for item, scene, image, value in zip(items, found, images, values, strict=True):
         matches = match_objects(scene, item.scene, schema.rule, max(schema.rule.taus))
         figures = (
-            _picture("what the model saw", item.image),
+            _captioned("what the model saw", item.image),
             Figure("what it wrote, rendered", image=image),
             Figure("both from above", svg=top_down.plot(scene, item.scene, matches)),
         )
@@ -111,7 +111,7 @@ def rendering_part(
     values, examples = [], []
     for item, image in zip(items, drawn, strict=True):
         value = ssim(ImagePair(np.asarray(image), np.asarray(item.image))) if image else 0.0
-        figures = (_picture("the ray tracer", item.image), _picture("the model", image))
+        figures = (_captioned("the ray tracer", item.image), _captioned("the model", image))
         values.append(value)
         examples.append(Example(f"{len(item.scene.objects)} objects: SSIM {value:.3f}", figures))
     text = "The model read the list of objects and wrote an image of them, code by code."
@@ -129,10 +129,10 @@ def editing_part(
     examples = []
     for edit, image, value in zip(edits, images, values, strict=True):
         figures = (
-            _picture("before", edit.source.image),
-            _picture("the model's image", edit.image),
+            _captioned("before", edit.source.image),
+            _captioned("the model's image", edit.image),
             Figure("the model's scene, rendered", image=image),
-            _picture("after, in truth", edit.target.image),
+            _captioned("after, in truth", edit.target.image),
         )
         examples.append(Example(edit.instruction, figures, (f"Jaccard of the scene {value:.2f}.",)))
     text = "The model read image, scene and instruction, and wrote the new image and scene."
@@ -145,7 +145,7 @@ def question_part(answers: Sequence[Answer]) -> tuple[Section, Headline]:
     examples = tuple(
         Example(
             one.question,
-            (_picture("", one.item.image),),
+            (_captioned("", one.item.image),),
             (
                 f"The model: {one.answer or 'nothing'} ({'right' if one.is_right else 'wrong'}).",
                 f"In truth: {one.truth}.",
@@ -164,7 +164,7 @@ def missing_part(title: str) -> tuple[Section, None]:
     return Section(title, notes=(_NOT_LEARNED,)), None
 
 
-def _picture(caption: str, image: Image.Image | None) -> Figure:
+def _captioned(caption: str, image: Image.Image | None) -> Figure:
     if image is None:
         return Figure(f"{caption}: no whole one", image="data:,")
     return Figure(caption, image=array_uri(np.asarray(image)))

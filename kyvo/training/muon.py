@@ -29,10 +29,10 @@ def orthogonalise(matrices_RC: Sequence[Tensor]) -> list[Tensor]:
     for same_side in _grouped(range(len(wide)), lambda i: wide[i].shape[0]):
         grams_MSS = torch.stack([wide[i] @ wide[i].mT for i in same_side])
         factors |= zip(same_side, _inverse_roots(grams_MSS), strict=True)
-    products = [factors[i] @ x for i, x in enumerate(wide)]
+    updates = [factors[i] @ x for i, x in enumerate(wide)]
     return [
-        product if product.shape == x_RC.shape else product.mT
-        for product, x_RC in zip(products, matrices_RC, strict=True)
+        update if update.shape == x_RC.shape else update.mT
+        for update, x_RC in zip(updates, matrices_RC, strict=True)
     ]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from kyvo.common.errors import InputError
-from kyvo.models import latest_checkpoint, tell_skipped, with_whole_weights
+from kyvo.models import latest_checkpoint, report_skipped, with_whole_weights
 from kyvo.models.checkpoints import Checkpoint
 
 
@@ -27,7 +27,7 @@ def find_interrupted(
             "Choose another folder or set resume=auto."
         )
     if found is not None:
-        tell_skipped(skipped, found)
+        report_skipped(skipped, found)
         check_fingerprint(found.state()["run"], fingerprint, folder)
     elif skipped:
         raise InputError(_all_damaged(folder, skipped, salvage))

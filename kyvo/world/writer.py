@@ -48,7 +48,15 @@ _FILE_ENDS = {".png": b"IEND\xaeB`\x82", ".json": b"}\n"}
 
 @dataclass(frozen=True)
 class WorldOptions:
-    """Everything that decides the bytes of a world's files."""
+    """Everything that decides the bytes of a world's files.
+
+    Attributes:
+        scenes: what is in a scene, and the size of its image.
+        samples_per_pixel: rays or paths through each pixel.
+        seed: of scenes and of the renderer's noise.
+        task: a key of ``TASKS``.
+        renderer: a key of ``RENDERERS``.
+    """
 
     scenes: Options
     samples_per_pixel: int = 4

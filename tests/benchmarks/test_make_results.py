@@ -111,7 +111,7 @@ def test_columns_that_nothing_fills_are_left_out(tmp_path):
     assert "| what | value |\n|---|--:|\n" in text
 
 
-def test_runs_of_one_title_on_one_device_share_a_table(tmp_path):
+def test_runs_of_one_title_share_a_table(tmp_path):
     paths = [
         write(tmp_path / "a.json", FULL, date="2026-01-01"),
         write(tmp_path / "b.json", ALONE, title="Other"),
@@ -120,9 +120,11 @@ def test_runs_of_one_title_on_one_device_share_a_table(tmp_path):
     ]
     text = page_of(*paths)
     headings = [line for line in text.splitlines() if line.startswith("## ")]
-    assert headings == ["## Speed (Abacus)", "## Other (Abacus)", "## Speed (Loom)"]
+    assert headings == ["## Speed", "## Other (Abacus)"]
     shared = text.split("## ")[1]
-    assert [cells[0] for cells in cells_of(f"\n## {shared}")] == ["decoding (a)", "opening"]
+    named = [(cells[0], cells[-1]) for cells in cells_of(f"\n## {shared}")]
+    expected = [("decoding (a)", "Abacus"), ("opening", "Abacus"), ("decoding (a)", "Loom")]
+    assert named == expected
     assert shared.index("- 2026-01-01;") < shared.index("- 2026-01-03;")
 
 

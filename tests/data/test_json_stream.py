@@ -133,14 +133,14 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 def test_memory_stays_bounded(tmp_path: Path) -> None:
-    """A file of 2.4 MB: streaming holds one entry, a store little more than its arrays."""
+    """A file of 1.2 MB: streaming holds one entry, a store little more than its arrays."""
     path = tmp_path / "images.json"
     codes = [(i * 7919) % 1024 for i in range(256)]
-    path.write_text(json.dumps({f"CLEVR_{i:06d}.png": codes for i in range(2_000)}))
-    assert path.stat().st_size > 2.4e6
+    path.write_text(json.dumps({f"CLEVR_{i:06d}.png": codes for i in range(1_000)}))
+    assert path.stat().st_size > 1.2e6
     naive = peak_bytes(lambda: json.loads(path.read_bytes()))
     stream = peak_bytes(lambda: deque(iterate_entries(path, "images"), maxlen=0))
     store = peak_bytes(lambda: open_store(path, "images"))
     assert stream < naive / 20
     assert store < naive / 2.5
-    assert store < 3 * 2_000 * 256 * 4
+    assert store < 3 * 1_000 * 256 * 4

@@ -176,7 +176,7 @@ class VQGANTrainingConfig:
         compile: compile the forward and backward pass; the first steps then take a minute. Steps
             with the adversarial term run without.
         compile_mode: of ``torch.compile``: ``reduce-overhead`` launches whole passes at once, for
-            small batches; ``max-autotune-no-cudagraphs`` times several kernels for each product.
+            small batches; ``max-autotune-no-cudagraphs`` times several kernels for each matmul.
     """
 
     output: Path

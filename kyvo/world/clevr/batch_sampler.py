@@ -272,7 +272,7 @@ def show_all(scenes: Sequence[ClevrScene], options: SceneOptions) -> list[bool]:
 
 
 def scene_batch_of(scenes: SceneTensors) -> SceneBatch:
-    """Lay scenes out for the tracer, on their device: ``build_scene_batch`` without the host."""
+    """Arrange scenes for the tracer, on their device: ``build_scene_batch`` without the host."""
     device, num_scenes = scenes.count_N.device, len(scenes)
     sun_31N = torch.tensor(SUN.position, dtype=torch.float64, device=device)[:, None, None]
     lights_3LN = torch.cat([scenes.lights_3LN, sun_31N.expand(3, 1, num_scenes)], 1)

@@ -37,7 +37,7 @@ def primitive_mesh(shape: str) -> Mesh:
 
     Every normal touches the primitive at the core's outermost corner in its direction, plus the
     ball's radius times the normal. So rings of normals from pole to pole, with the corner of each,
-    are the surface; where the corner jumps, flat parts span the gap.
+    are the surface; where the corner changes, flat parts span the gap.
     """
     core = CORES[shape]
     radius = 1 - core

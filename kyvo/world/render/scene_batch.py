@@ -101,7 +101,7 @@ class SceneBatch:
 
 
 def build_scene_batch(scenes: Sequence[Renderable], device: torch.device) -> SceneBatch:
-    """Lay scenes out for the tracer."""
+    """Arrange scenes for the tracer."""
     descriptions = [scene.describe() for scene in scenes]
     cameras, lights = _viewers([description.viewpoints for description in descriptions], device)
     return SceneBatch(
@@ -166,7 +166,7 @@ def _ball_area(primitive: Primitive) -> float:
 
 
 def build_environments(environments: Sequence[Environment], device: torch.device) -> Environments:
-    """Lay environments out for the tracer, one of each scene."""
+    """Arrange environments for the tracer, one of each scene."""
     columns = (
         [environment.even for environment in environments],
         [environment.odd for environment in environments],
