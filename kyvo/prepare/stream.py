@@ -46,7 +46,7 @@ from kyvo.world.render.tracer import render_batch
 
 Split = Literal["train", "val"]
 """Worlds on disk keep ``test``: a stream cannot draw it."""
-_DRAWN_TOGETHER = 2048
+DRAWN_TOGETHER = 2048
 """Samples that a worker draws and sorts by length at a time: fewer cost more each, and pad more."""
 FIRST_NOISE, NUM_NOISES = 1 << 16, 256
 """Seeds of the renderer's noise, one a batch. With a single one a model learns the noise itself,
@@ -309,7 +309,7 @@ class _Pools(Dataset[list[StreamBatch]]):
     ) -> None:
         self._maker, self._settings, self._epoch = maker, settings, epoch
         self._samples = range(epoch * num_samples, (epoch + 1) * num_samples)
-        self.num_batches = max(1, _DRAWN_TOGETHER // settings.batch_size)
+        self.num_batches = max(1, DRAWN_TOGETHER // settings.batch_size)
         self._at_once = self.num_batches * settings.batch_size
 
     def __len__(self) -> int:

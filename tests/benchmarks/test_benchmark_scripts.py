@@ -12,14 +12,15 @@ from torch import nn
 
 from kyvo.common.config import load_config
 from kyvo.common.errors import InputError
+from kyvo.images.codebook import save_codebook
 from kyvo.images.vqgan import VQGAN
 from kyvo.training.vqgan import VQGANTrainingConfig
 from kyvo.world import SceneOptions, sample_scene
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-data_store, vqgan, vqgan_training, world = map(
-    importlib.import_module, ("data_store", "vqgan", "vqgan_training", "world")
+data_store, streaming, vqgan, vqgan_training, world = map(
+    importlib.import_module, ("data_store", "streaming", "vqgan", "vqgan_training", "world")
 )
 
 
@@ -91,6 +92,23 @@ def test_vqgan_training_times_each_lever_beside_float32(tmp_path, monkeypatch):
     config = load_config(VQGANTrainingConfig, vqgan_training.DEFAULT_CONFIG, small).model
     forward = flops_of_both_ways(VQGAN(config), torch.zeros(1, 3, 16, 16)) / 1e9
     assert 2.8 * forward < gflop <= 3.05 * forward
+
+
+@pytest.mark.slow
+def test_streaming_times_every_part_of_a_run(tmp_path):
+    sizes = {"num_layers": 1, "embed_dim": 32, "num_heads": 1, "num_kv_heads": 1}
+    small = [f"model.{name}={value}" for name, value in sizes.items()]
+    save_codebook(tmp_path / "codebook.npy", np.zeros((1024, 16), np.float32))
+    folders = [f"output_dir={tmp_path}/run", f"data_root={tmp_path}"]
+    codebook = f"codebook={tmp_path}/codebook.npy"
+    config = ("--quick", "--config", "configs/mid/train/scenes.yaml", codebook)
+    plain = ("batch_size=2", "compile=false", "num_workers=0", "dataset.options.max_objects=4")
+    rows = rows_of(streaming.main, tmp_path / "rows.json", *config, *folders, *small, *plain)
+    whole = rows["training, all parts together", "samples/s"]["value"]
+    for part in ("placing alone: rendered, encoded", "the update alone"):
+        assert rows[part, "samples/s"]["value"] > whole / 2
+    assert rows["the update alone", "tokens/s"]["value"] > 0
+    assert rows["the update alone", "tokens/s"]["ceiling"] > 0
 
 
 def flops_of_both_ways(model, images):

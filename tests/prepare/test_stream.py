@@ -96,7 +96,7 @@ def test_a_placed_batch_is_what_its_images_say_one_by_one(make, vqgan, pixel_tok
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_any_part_of_a_stream_is_had_from_its_place(make, workers, monkeypatch):
-    monkeypatch.setattr("kyvo.prepare.stream._DRAWN_TOGETHER", 48)
+    monkeypatch.setattr("kyvo.prepare.stream.DRAWN_TOGETHER", 48)
     stream = make(num_samples=150)
     settings = BatchSettings(3, seed=0, num_workers=workers)
     whole = [batch.keys for batch in stream.batches(0, 0, SETTINGS)]
