@@ -29,16 +29,16 @@ import bench
 import numpy as np
 import torch
 from bench import Row
-from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kyvo.common.cli
 from kyvo.common.errors import InputError
 from kyvo.world import ClevrScene, SceneOptions, render, sample_scene
+from kyvo.world.batch_writer import save_png
 from kyvo.world.render import tracer
 from kyvo.world.tasks import TASKS, scene_options
-from kyvo.world.writer import PNG_COMPRESSION, WorldOptions, write_world
+from kyvo.world.writer import WorldOptions, write_world
 
 DATASHEET_FLOAT32 = {"NVIDIA H200": 67e12}
 """FLOP/s of float32 outside the tensor cores."""
@@ -229,7 +229,7 @@ def encode(images_NHW3: np.ndarray) -> int:
     size = 0
     for image in images_NHW3:
         stream = io.BytesIO()
-        Image.fromarray(image).save(stream, "PNG", compress_level=PNG_COMPRESSION)
+        save_png(image, stream)
         size += len(stream.getvalue())
     return size
 

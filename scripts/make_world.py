@@ -55,7 +55,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of scenes and noise")
     add("--workers", type=int, default=os.cpu_count(), help="processes; 0: only this one")
     add("--device", default="cpu", help="where images are rendered: cpu or cuda")
-    add("--batch-size", type=int, default=16, help="scenes that a worker takes at a time")
+    add("--batch-size", type=int, help="items that a worker takes at a time; not given: fast ones")
     return parser.parse_args(argv)
 
 
