@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -22,6 +23,8 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
+
+from kyvo.common.errors import InputError
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _SECONDS_PER_LOOK = 1.0
@@ -86,6 +89,9 @@ class WorkerPool(ProcessPoolExecutor):
     torch. So they must leave CUDA alone, and ``start`` has to take torch down to one thread: those
     of this process are not there. Where an error or a signal ends the ``with`` block, tasks under
     way end with a KeyboardInterrupt.
+
+    Raises:
+        InputError: at the end of the ``with`` block, if a worker was killed.
     """
 
     def __init__(self, workers: int, start: Callable[[], None]) -> None:
@@ -122,10 +128,19 @@ class WorkerPool(ProcessPoolExecutor):
         if kind is None:
             self.shutdown()
             return
+        manager: Any = self._executor_manager_thread
         # In this order the pool has nothing left that it could miss when its workers end.
         self.shutdown(wait=False, cancel_futures=True)
         children = multiprocessing.active_children()
         _end([child for child in children if child not in self._others])
+        if manager is not None:
+            # The thread takes in the ends of workers, too: what it has of them counts as alive.
+            manager.join(_SECONDS_TO_END)
+        if kind is BrokenProcessPool:
+            raise InputError(
+                "a worker process was killed, perhaps for memory. Run again with fewer than "
+                f"{self.workers} workers or a smaller batch: what is finished is kept."
+            ) from None
 
 
 def _end(children: Sequence[BaseProcess]) -> None:

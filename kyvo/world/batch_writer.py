@@ -10,7 +10,6 @@ import ctypes
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, write_json
-from kyvo.common.shared_array import SharedArray
+from kyvo.common.inherited import Inherited, shared_array
 from kyvo.common.workers import TASKS_AHEAD, WorkerPool
 from kyvo.world.renderers import RENDERERS, Renderer
 from kyvo.world.tasks import Item, Options, Scene, WorldTask, get_task
@@ -120,9 +118,9 @@ class BatchWriter:
         samples, seed = self.options.samples_per_pixel, self.options.seed
         return render(prepared, *size, samples, self.device, seed)
 
-    def write_images(self, batch: Batch, images: SharedArray, place: int) -> int:
+    def write_images(self, batch: Batch, images: Inherited[np.ndarray], place: int) -> int:
         """Write the images of a batch, which are at ``place``; how many items that were."""
-        self._write_images(batch, images.values[place])
+        self._write_images(batch, images.value[place])
         return len(batch.indices)
 
     def _write_scenes(self, batch: Batch) -> list[Scene]:
@@ -164,16 +162,6 @@ def write_batches(
     if workers == 0:
         yield from map(writer.write, batches)
         return
-    try:
-        yield from _write_in_workers(writer, batches, workers)
-    except BrokenProcessPool:
-        raise InputError(
-            f"a worker process was killed, perhaps for memory. Run again with fewer than "
-            f"{workers} workers or a smaller batch: finished scenes are kept."
-        ) from None
-
-
-def _write_in_workers(writer: BatchWriter, batches: Sequence[Batch], workers: int) -> Iterator[int]:
     if not writer.renders_apart:
         with WorkerPool(workers, _start_worker) as pool:
             yield from pool.ordered(writer.write, batches)
@@ -181,23 +169,23 @@ def _write_in_workers(writer: BatchWriter, batches: Sequence[Batch], workers: in
     most = max((len(batch.indices) for batch in batches), default=0)
     num_images = most * len(writer.task.scene_folders)
     # Made before the workers, which inherit it.
-    images = SharedArray((TASKS_AHEAD * workers, num_images, *writer.image_shape))
+    images = shared_array((TASKS_AHEAD * workers, num_images, *writer.image_shape))
     with WorkerPool(workers, _start_worker) as pool:
         yield from _render_between(writer, batches, pool, images)
 
 
 def _render_between(
-    writer: BatchWriter, batches: Sequence[Batch], pool: WorkerPool, images: SharedArray
+    writer: BatchWriter, batches: Sequence[Batch], pool: WorkerPool, images: Inherited[np.ndarray]
 ) -> Iterator[int]:
     """Render here what workers prepare, and let them write it; batches take turns with places."""
-    num_places = len(images.values)
+    num_places = len(images.value)
     writes: deque[Future[int]] = deque()
     prepared = pool.ordered(writer.prepare, batches)
     for number, (batch, scenes) in enumerate(zip(batches, prepared, strict=True)):
         if len(writes) == num_places:
             yield writes.popleft().result()
         place, rendered = number % num_places, writer.render(scenes)
-        images.values[place, : len(rendered)] = rendered
+        images.value[place, : len(rendered)] = rendered
         writes.append(pool.submit(writer.write_images, batch, images, place))
     yield from (write.result() for write in writes)
 
