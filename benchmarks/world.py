@@ -12,7 +12,6 @@ function of the tracer gives. Each is a kernel of its own, so the datasheet's fl
 away.
 """
 
-import io
 import tempfile
 import time
 from collections import Counter
@@ -35,7 +34,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import kyvo.common.cli
 from kyvo.common.errors import InputError
 from kyvo.world import ClevrScene, SceneOptions, render, sample_scene
-from kyvo.world.batch_writer import save_png
+from kyvo.world.png import encode_png
 from kyvo.world.render import tracer
 from kyvo.world.tasks import TASKS, scene_options
 from kyvo.world.writer import WorldOptions, write_world
@@ -226,12 +225,7 @@ def writing(
 
 def encode(images_NHW3: np.ndarray) -> int:
     """The bytes of all images as PNG files, made as ``make_world`` makes them."""
-    size = 0
-    for image in images_NHW3:
-        stream = io.BytesIO()
-        save_png(image, stream)
-        size += len(stream.getvalue())
-    return size
+    return sum(len(encode_png(image)) for image in images_NHW3)
 
 
 def main(argv: Sequence[str]) -> None:
