@@ -12,7 +12,6 @@ function of the tracer gives. Each is a kernel of its own, so the datasheet's fl
 away.
 """
 
-import io
 import tempfile
 import time
 from collections import Counter
@@ -29,16 +28,16 @@ import bench
 import numpy as np
 import torch
 from bench import Row
-from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import kyvo.common.cli
 from kyvo.common.errors import InputError
 from kyvo.world import ClevrScene, SceneOptions, render, sample_scene
+from kyvo.world.png import encode_png
 from kyvo.world.render import tracer
 from kyvo.world.tasks import TASKS, scene_options
-from kyvo.world.writer import PNG_COMPRESSION, WorldOptions, write_world
+from kyvo.world.writer import WorldOptions, write_world
 
 DATASHEET_FLOAT32 = {"NVIDIA H200": 67e12}
 """FLOP/s of float32 outside the tensor cores."""
@@ -226,12 +225,7 @@ def writing(
 
 def encode(images_NHW3: np.ndarray) -> int:
     """The bytes of all images as PNG files, made as ``make_world`` makes them."""
-    size = 0
-    for image in images_NHW3:
-        stream = io.BytesIO()
-        Image.fromarray(image).save(stream, "PNG", compress_level=PNG_COMPRESSION)
-        size += len(stream.getvalue())
-    return size
+    return sum(len(encode_png(image)) for image in images_NHW3)
 
 
 def main(argv: Sequence[str]) -> None:

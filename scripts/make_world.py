@@ -53,9 +53,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     for name, words in WORDS.items():
         add_option(f"--{name}", nargs="+", choices=words, help=f"{name} of CLEVR's objects")
     add("--seed", type=int, default=0, help="of scenes and noise")
-    add("--workers", type=int, default=os.cpu_count(), help="processes; 0: only this one")
+    add("--workers", type=int, default=os.cpu_count(), help="processes beside this one, 0: none")
     add("--device", default="cpu", help="where images are rendered: cpu or cuda")
-    add("--batch-size", type=int, default=16, help="scenes that a worker takes at a time")
+    add("--batch-size", type=int, help="items that a worker takes at a time; not given: fast ones")
     return parser.parse_args(argv)
 
 

@@ -4,6 +4,7 @@ python3 scripts/tokenize_world.py --world FOLDER --vqgan FOLDER --output FOLDER
 """
 
 import argparse
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from kyvo.images.codebook import save_codebook
 from kyvo.images.codec import ImageCodec
 from kyvo.images.vqgan import VQGAN
 from kyvo.prepare.layout import ReleasedLayout
-from kyvo.prepare.tokenization import WorldTokenizer
+from kyvo.prepare.tokenization import WorldTokenizer, fast_batch_size
 from kyvo.prepare.world_tasks import tokenize_task
 from kyvo.scenes import SceneCodec, get_schema
 from kyvo.tokens.text_tokenizer import load_text_tokenizer
@@ -28,6 +29,8 @@ def main(argv: Sequence[str]) -> None:
     arguments = _parse(argv)
     if arguments.image_size is not None and arguments.image_size < 1:
         raise InputError(f"--image-size {arguments.image_size}: expected 1 or more.")
+    if arguments.workers < 0:
+        raise InputError(f"--workers {arguments.workers}: expected 0 or more.")
     vocabulary = get_vocabulary(arguments.vocabulary)
     codec = SceneCodec(
         get_schema(arguments.schema),
@@ -40,6 +43,7 @@ def main(argv: Sequence[str]) -> None:
         _image_codec(vqgan, arguments) if vqgan else None,
         arguments.image_size or (vqgan.config.resolution if vqgan else 0),
         arguments.object_order,
+        arguments.workers,
     )
     layout = ReleasedLayout(arguments.output, arguments.dataset, arguments.suffix)
     for split in arguments.splits:
@@ -54,10 +58,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _image_codec(vqgan: VQGAN, arguments: argparse.Namespace) -> ImageCodec:
+    device = resolve_device(arguments.device)
     return ImageCodec(
         vqgan,
-        resolve_device(arguments.device),
-        arguments.batch_size,
+        device,
+        arguments.batch_size or fast_batch_size(device, vqgan.config.resolution),
         arguments.precision,
         arguments.compile,
     )
@@ -90,7 +95,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         default="file",
         help="of a scene",
     )
-    add("--batch-size", type=int, default=32, help="images encoded at a time")
+    add("--batch-size", type=int, help="images encoded at a time; not given: a fast number")
+    add("--workers", type=int, default=os.cpu_count(), help="processes that read; 0: this one")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to encode")
     choices = ("auto", "fp32", "bf16")
     add("--precision", choices=choices, default="fp32", help="auto: bf16 where it is faster")

@@ -12,8 +12,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.process import BaseProcess
@@ -22,12 +24,17 @@ from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
+from kyvo.common.errors import InputError
+
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _SECONDS_PER_LOOK = 1.0
 """How long a worker may live after the main process was killed."""
 _SECONDS_TO_END = 3.0
 _LEAVE = signal.SIGRTMIN
 """What the thread of a pool's worker sends to its main thread: it also ends a wait."""
+TASKS_AHEAD = 2
+"""For each worker: the one that it does, and the next."""
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -78,13 +85,19 @@ def load(
 class WorkerPool(ProcessPoolExecutor):
     """A pool of ``workers`` new processes, in each of which ``start`` is called first.
 
-    They are spawned: a fork may copy the locks of torch's threads. Where an error or a signal ends
-    the ``with`` block, tasks under way end with a KeyboardInterrupt.
+    They are forked, all of them with the first task: there before a new process would have loaded
+    torch. So they must leave CUDA alone, and ``start`` has to take torch down to one thread: those
+    of this process are not there. Where an error or a signal ends the ``with`` block, tasks under
+    way end with a KeyboardInterrupt.
+
+    Raises:
+        InputError: at the end of the ``with`` block, if a worker was killed.
     """
 
     def __init__(self, workers: int, start: Callable[[], None]) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("fork")
         super().__init__(workers, context, _start_pool, (start,))
+        self.workers = workers
         self._others = multiprocessing.active_children()
 
     def submit(self, task: Callable[..., T], /, *arguments: Any, **keywords: Any) -> Future[T]:
@@ -92,14 +105,42 @@ class WorkerPool(ProcessPoolExecutor):
         with signals_held():
             return super().submit(_run_task, task, *arguments, **keywords)
 
+    def ordered(
+        self, task: Callable[[S], T], items: Iterable[S], ahead: int | None = None
+    ) -> Iterator[T]:
+        """What ``task`` gives for each item, in order.
+
+        Args:
+            task: done by the workers.
+            items: taken when a task is begun.
+            ahead: tasks begun of which the results were not taken, at most: what bounds the
+                memory that results need. None: two for each worker.
+        """
+        waiting: deque[Future[T]] = deque()
+        for item in items:
+            waiting.append(self.submit(task, item))
+            if len(waiting) >= (ahead or TASKS_AHEAD * self.workers):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         if kind is None:
             self.shutdown()
             return
+        manager: Any = self._executor_manager_thread
         # In this order the pool has nothing left that it could miss when its workers end.
         self.shutdown(wait=False, cancel_futures=True)
         children = multiprocessing.active_children()
         _end([child for child in children if child not in self._others])
+        if manager is not None:
+            # The thread takes in the ends of workers, too: what it has of them counts as alive.
+            manager.join(_SECONDS_TO_END)
+        if kind is BrokenProcessPool:
+            raise InputError(
+                "a worker process was killed, perhaps for memory. Run again with fewer than "
+                f"{self.workers} workers or a smaller batch: what is finished is kept."
+            ) from None
 
 
 def _end(children: Sequence[BaseProcess]) -> None:
@@ -158,7 +199,8 @@ def _obey_parent(end: Callable[[], None]) -> None:
 
 
 def _listen(parent: BaseProcess, end: Callable[[], None]) -> None:
-    while parent.is_alive():
+    # Not by the end of a pipe from it: other workers inherited the pipe's other end.
+    while os.getppid() == parent.pid:
         received = signal.sigtimedwait(_SIGNALS, _SECONDS_PER_LOOK)
         if received is not None and received.si_pid == parent.pid:
             end()

@@ -4,7 +4,7 @@ Shape legend: N images, B of a batch, H and W pixels, h and w codes, D width of 
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -74,6 +74,18 @@ class ImageCodec:
         _check_images(images_NHWC, self.config.downsampling_factor)
         return self._run(self._encode_batch, images_NHWC, "encoding", progress)
 
+    def encode_batches(self, batches_BHWC: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Codes (B, h, w) of each batch of at most ``batch_size`` images, see ``encode``.
+
+        A batch may change as soon as the next one is asked for: its images were taken.
+        """
+        return self._stream(self._encode_batch, map(self._checked, batches_BHWC))
+
+    def _checked(self, images_BHWC: np.ndarray) -> np.ndarray:
+        _check_images(images_BHWC, self.config.downsampling_factor)
+        assert len(images_BHWC) <= self.batch_size
+        return images_BHWC
+
     @torch.no_grad()
     def encode_on_device(self, images_NHWC: Tensor) -> Tensor:
         """Codes (N, h, w) int64 of uint8 images (N, H, W, 3), both on the device."""
@@ -105,7 +117,6 @@ class ImageCodec:
     def _images(self, vectors_BDhw: Tensor) -> Tensor:
         return to_uint8(self._model.decode_embeddings(vectors_BDhw.to(self._dtype)))
 
-    @torch.inference_mode()
     def _run(
         self,
         function: Callable[[Tensor], Tensor],
@@ -113,17 +124,24 @@ class ImageCodec:
         title: str,
         progress: bool,
     ) -> np.ndarray:
+        """``function`` of every batch."""
+        parts = _batches(len(inputs), self.batch_size, title, progress)
+        return np.concatenate([*self._stream(function, (inputs[part] for part in parts))])
+
+    @torch.inference_mode()
+    def _stream(
+        self, function: Callable[[Tensor], Tensor], batches: Iterable[np.ndarray]
+    ) -> Iterator[np.ndarray]:
         """``function`` of every batch; its results are taken while a GPU computes the next."""
-        taken: list[np.ndarray] = []
         fetched: Callable[[], np.ndarray] | None = None
-        for part in _batches(len(inputs), self.batch_size, title, progress):
-            batch = torch.from_numpy(np.ascontiguousarray(inputs[part]))
+        for array in batches:
+            batch = torch.from_numpy(np.ascontiguousarray(array))
             found = function(self._sent(self._padded(batch)))[: len(batch)]
             earlier, fetched = fetched, self._fetched(found)
             if earlier is not None:
-                taken.append(earlier())
-        assert fetched is not None
-        return np.concatenate([*taken, fetched()])
+                yield earlier()
+        if fetched is not None:
+            yield fetched()
 
     def _sent(self, batch: Tensor) -> Tensor:
         """The batch there; from pinned memory, or the host would wait for all work before it."""

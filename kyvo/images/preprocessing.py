@@ -60,7 +60,19 @@ def image_array(image: Image.Image, size: int | None, where: str) -> np.ndarray:
 
 def load_images(paths: Sequence[Path], size: int) -> np.ndarray:
     """Read images as uint8 (N, size, size, 3); see ``load_image``."""
-    return np.stack([load_image(path, size) for path in paths])
+    images = np.empty((len(paths), size, size, 3), np.uint8)
+    load_images_into(images, paths)
+    return images
+
+
+def load_images_into(images_NHWC: np.ndarray, paths: Sequence[Path]) -> None:
+    """Read as many images as there are paths into the first places of an array (N, size, size, 3).
+
+    See ``load_image``.
+    """
+    size = images_NHWC.shape[1]
+    for image_HWC, path in zip(images_NHWC, paths, strict=False):
+        image_HWC[:] = load_image(path, size)
 
 
 def to_model_range(images_NHWC: np.ndarray | Tensor) -> Tensor:

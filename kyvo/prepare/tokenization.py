@@ -5,25 +5,34 @@ FOLDER/SPLIT/texts/NAME.json ({key: text}). Everything streams: memory holds a b
 """
 
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import orjson
+import torch
 from tqdm import tqdm
 
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, read_json
+from kyvo.common.inherited import Inherited
 from kyvo.images.codebook import codebook_record, record_codebook
 from kyvo.images.codec import ImageCodec
-from kyvo.images.preprocessing import list_images, load_images
+from kyvo.images.preprocessing import list_images
 from kyvo.prepare.layout import ReleasedLayout
+from kyvo.prepare.readers import Readers, chunked, start_readers
 from kyvo.scenes import Scene, SceneCodec
 from kyvo.tokens.vocabulary import BRACKETS
 
 ObjectOrder = Literal["file", "far-to-near", "near-to-far"]
+_SCENES_AT_ONCE = 128
+"""Scenes that a worker takes at a time."""
+_IMAGES_AT_ONCE, _PIXELS_AT_ONCE = 32, 1 << 22
+"""Images that are encoded at a time on the CPU, and pixels on a GPU: 256 images of 128 x 128."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +46,14 @@ class WorldTokenizer:
         image_size: images are resized to this side (pixels) before encoding.
         object_order: objects as the scene file lists them, or sorted by distance from the
             camera, which makes the order of a scene's tokens predictable from its image.
+        workers: processes that read images and write scenes as tokens; 0: this one does.
     """
 
     codec: SceneCodec
     vqgan: ImageCodec | None
     image_size: int
     object_order: ObjectOrder = "file"
+    workers: int = 0
 
     def tokenize_split(self, world: Path, split: str, layout: ReleasedLayout) -> dict[str, int]:
         """Write the split's image, scene and text files; how many entries of each."""
@@ -69,23 +80,38 @@ class WorldTokenizer:
         images = {wanted[path.name]: path for path in found if path.name in wanted}
         scenes = {key: folder / "scenes" / f"{path.stem}.json" for key, path in images.items()}
         counts = {}
-        if self.vqgan is not None:
-            counts["images"] = self._tokenize_images(self.vqgan, images, layout.image_file(split))
-        counts["scenes"] = _write_entries(layout.scene_file(split), self._scenes(scenes))
+        tokenizer = Inherited(self)
+        num_batches = -(-len(images) // (self._batch_shape[0] or _SCENES_AT_ONCE))
+        with start_readers(self.workers, num_batches, self._batch_shape) as readers:
+            if self.vqgan is not None:
+                target = layout.image_file(split)
+                counts["images"] = self._tokenize_images(self.vqgan, images, target, readers)
+            chunks = chunked(list(scenes.items()), _SCENES_AT_ONCE)
+            written = readers.ordered(partial(_scene_lines, tokenizer), chunks)
+            bar = tqdm(written, "scenes", len(chunks), unit="batch", disable=None)
+            lines = chain.from_iterable(bar)
+            counts["scenes"] = _write_lines(layout.scene_file(split), lines)
         return counts
 
-    def _tokenize_images(self, vqgan: ImageCodec, images: Mapping[str, Path], target: Path) -> int:
+    @property
+    def _batch_shape(self) -> tuple[int, int, int, int]:
+        batch_size = self.vqgan.batch_size if self.vqgan is not None else 0
+        return batch_size, self.image_size, self.image_size, 3
+
+    def _tokenize_images(
+        self, vqgan: ImageCodec, images: Mapping[str, Path], target: Path, readers: Readers
+    ) -> int:
         """Write the images' codes, and the record of their codebook; how many images."""
         self._check_codes(vqgan)
         # In this order, an interruption leaves no record rather than a wrong one.
         codebook_record(target).unlink(missing_ok=True)
-        count = _write_entries(target, self._images(vqgan, images))
+        count = _write_lines(target, self._images(vqgan, images, readers))
         record_codebook(target, vqgan.codebook)
         return count
 
     def tokenize_texts(self, texts: Mapping[str, str], target: Path) -> int:
         """Write texts by key to ``target``; how many."""
-        return _write_entries(target, self._texts(texts))
+        return _write_lines(target, self._texts(texts))
 
     def _check_codes(self, vqgan: ImageCodec) -> None:
         found, expected = vqgan.config.n_embed, self.codec.vocabulary.num_image_codes
@@ -95,32 +121,39 @@ class WorldTokenizer:
                 f"ids for {expected}. Choose the vocabulary or the VQGAN to match."
             )
 
-    def _images(self, vqgan: ImageCodec, images: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
-        keys, paths = list(images), list(images.values())
-        starts = range(0, len(paths), vqgan.batch_size)
-        for start in tqdm(starts, desc="images", unit="batch", disable=None):
-            part = slice(start, start + vqgan.batch_size)
-            batch = load_images(paths[part], self.image_size)
-            codes = vqgan.encode(batch)
-            yield from zip(keys[part], codes.reshape(len(batch), -1), strict=True)
+    def _images(
+        self, vqgan: ImageCodec, images: Mapping[str, Path], readers: Readers
+    ) -> Iterator[bytes]:
+        keys, paths = chunked(list(images), vqgan.batch_size), list(images.values())
+        batches = readers.images(chunked(paths, vqgan.batch_size))
+        bar = tqdm(keys, desc="images", unit="batch", disable=None)
+        for part, codes_Bhw in zip(bar, vqgan.encode_batches(batches), strict=True):
+            yield from map(_line, part, codes_Bhw.reshape(len(part), -1))
 
-    def _scenes(self, scenes: Mapping[str, Path]) -> Iterator[tuple[str, Any]]:
-        for key, path in tqdm(scenes.items(), desc="scenes", unit="scene", disable=None):
-            scene = read_json(path, "scene")
-            if not isinstance(scene, dict) or not isinstance(scene.get("objects"), list):
-                raise InputError(f"scene: {path}: expected an object with a list 'objects'.")
-            objects = self.codec.schema.parse_scene(scene["objects"], str(path))
-            objects = in_order(objects, self.object_order, scene.get("directions"), str(path))
-            ids = self.codec.encode(objects, str(path))
-            yield key, {"token_ids": ids, "string": self.codec.string(objects, str(path))}
+    def scene_line(self, key: str, path: Path) -> bytes:
+        """The entry of a scene's file."""
+        scene = read_json(path, "scene")
+        if not isinstance(scene, dict) or not isinstance(scene.get("objects"), list):
+            raise InputError(f"scene: {path}: expected an object with a list 'objects'.")
+        objects = self.codec.schema.parse_scene(scene["objects"], str(path))
+        objects = in_order(objects, self.object_order, scene.get("directions"), str(path))
+        ids = self.codec.encode(objects, str(path))
+        return _line(key, {"token_ids": ids, "string": self.codec.string(objects, str(path))})
 
-    def _texts(self, texts: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    def _texts(self, texts: Mapping[str, str]) -> Iterator[bytes]:
         vocabulary = self.codec.vocabulary
         start, end = vocabulary.brackets("text")
         opening, closing = BRACKETS["text"]
         for key, text in texts.items():
             ids = [start, *self.codec.tokenizer.encode(text), end]
-            yield key, {"token_ids": ids, "string": f"{opening}{text}{closing}"}
+            yield _line(key, {"token_ids": ids, "string": f"{opening}{text}{closing}"})
+
+
+def fast_batch_size(device: torch.device, image_size: int) -> int:
+    """How many images of this side (pixels) are best encoded at a time."""
+    if device.type == "cpu":
+        return _IMAGES_AT_ONCE
+    return max(1, min(_PIXELS_AT_ONCE // image_size**2, 4 * _SCENES_AT_ONCE))
 
 
 def copy_originals(folder: Path, target: Path, stems: Collection[str] | None = None) -> None:
@@ -161,14 +194,23 @@ def _read_texts(path: Path) -> dict[str, str]:
     return texts
 
 
-def _write_entries(path: Path, entries: Iterable[tuple[str, Any]]) -> int:
-    """Write {key: value} as it comes, one entry a line, all or nothing; the number of entries."""
+def _scene_lines(
+    tokenizer: Inherited["WorldTokenizer"], scenes: Sequence[tuple[str, Path]]
+) -> list[bytes]:
+    return [tokenizer.value.scene_line(key, path) for key, path in scenes]
+
+
+def _line(key: str, value: Any) -> bytes:
+    """An entry of a file, without what separates it from others."""
+    return orjson.dumps(key) + b": " + orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """Write entries as they come, one a line, all or nothing; the number of entries."""
     count = 0
     with atomic_file(path) as temporary, temporary.open("wb") as stream:
-        for key, value in entries:
-            stream.write(b",\n" if count else b"{\n")
-            stream.write(orjson.dumps(key) + b": ")
-            stream.write(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+        for line in lines:
+            stream.write((b",\n" if count else b"{\n") + line)
             count += 1
         stream.write(b"\n}\n" if count else b"{}\n")
     return count

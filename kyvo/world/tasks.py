@@ -12,7 +12,12 @@ from typing import Any
 from kyvo.common.errors import InputError
 from kyvo.world import objaworld
 from kyvo.world.clevr.batch_sampler import complete_scenes, sample_scenes
-from kyvo.world.clevr.sampler import SceneOptions, image_filename, sample_scene
+from kyvo.world.clevr.sampler import (
+    SceneOptions,
+    image_filename,
+    sample_each,
+    sample_scene,
+)
 from kyvo.world.clevr.scene import ClevrScene
 from kyvo.world.instructions import Edit, kind_of, sample_edit, sample_edits
 from kyvo.world.objaworld import ObjaWorldOptions, ObjaWorldScene
@@ -44,6 +49,7 @@ class WorldTask:
         splits: sizes of the splits, where the paper has them as there; test is held out.
         sample: (index, split, seed, options) -> Item; these alone decide it. Worlds on disk are
             made of these.
+        sample_each: (indices, split, seed, options) -> what ``sample`` gives for each, sooner.
         sample_many: (indices, split, seed, options) -> Items, many times as fast in hundreds. The
             distribution is that of ``sample``, but the items are others: each is decided by its
             index, the split, the seed and the options alone, whatever else is asked for.
@@ -57,6 +63,7 @@ class WorldTask:
     text_folders: tuple[str, ...]
     splits: Mapping[str, int]
     sample: Callable[[int, str, int, Any], Item]
+    sample_each: Callable[[Sequence[int], str, int, Any], list[Item]]
     sample_many: Callable[[Sequence[int], str, int, Any], list[Item]]
     options: type = SceneOptions
     image_filename: Callable[[str, int], str] = image_filename
@@ -65,6 +72,12 @@ class WorldTask:
 
 def _sample_scene(index: int, split: str, seed: int, options: SceneOptions) -> Item:
     return Item({"": sample_scene(index, split, seed, options)}, {})
+
+
+def _sample_scenes(
+    indices: Sequence[int], split: str, seed: int, options: SceneOptions
+) -> list[Item]:
+    return [Item({"": scene}, {}) for scene in sample_each(indices, split, seed, options)]
 
 
 def _sample_instruction(index: int, split: str, seed: int, options: SceneOptions) -> Item:
@@ -77,8 +90,20 @@ def _instruction(edit: Edit) -> Item:
 
 
 def _sample_question(index: int, split: str, seed: int, options: SceneOptions) -> Item:
-    random = Random(f"{seed}/{split}/{index}/question")
-    return _question(sample_scene(index, split, seed, options), random)
+    (item,) = _sample_questions([index], split, seed, options)
+    return item
+
+
+def _sample_questions(
+    indices: Sequence[int], split: str, seed: int, options: SceneOptions
+) -> list[Item]:
+    return _questions(sample_each(indices, split, seed, options), split, seed)
+
+
+def _questions(scenes: Sequence[ClevrScene], split: str, seed: int) -> list[Item]:
+    return [
+        _question(scene, Random(f"{seed}/{split}/{scene.image_index}/question")) for scene in scenes
+    ]
 
 
 def _question(scene: ClevrScene, random: Random) -> Item:
@@ -109,12 +134,16 @@ def _draw_questions(
     indices: Sequence[int], split: str, seed: int, options: SceneOptions
 ) -> list[Item]:
     scenes = complete_scenes(sample_scenes(indices, split, seed, options), options)
-    return [
-        _question(scene, Random(f"{seed}/{split}/{scene.image_index}/question")) for scene in scenes
-    ]
+    return _questions(scenes, split, seed)
 
 
-def _draw_objaworld(
+def _sample_edits(
+    indices: Sequence[int], split: str, seed: int, options: SceneOptions
+) -> list[Item]:
+    return [_sample_instruction(index, split, seed, options) for index in indices]
+
+
+def _sample_objaworlds(
     indices: Sequence[int], split: str, seed: int, options: ObjaWorldOptions
 ) -> list[Item]:
     """One by one: there is no other way to draw these."""
@@ -122,12 +151,20 @@ def _draw_objaworld(
 
 
 TASKS: Mapping[str, WorldTask] = {
-    "scenes": WorldTask(("",), (), {"train": 120_000, "test": 2_000}, _sample_scene, _draw_scenes),
+    "scenes": WorldTask(
+        ("",),
+        (),
+        {"train": 120_000, "test": 2_000},
+        _sample_scene,
+        _sample_scenes,
+        _draw_scenes,
+    ),
     "instructions": WorldTask(
         ("source", "target"),
         ("instructions",),
         {"train": 100_000, "test": 5 * 500},
         _sample_instruction,
+        _sample_edits,
         _draw_instructions,
     ),
     "questions": WorldTask(
@@ -135,6 +172,7 @@ TASKS: Mapping[str, WorldTask] = {
         ("questions",),
         {"train": 20_000, "test": 2_000},
         _sample_question,
+        _sample_questions,
         _draw_questions,
     ),
     "objaworld": WorldTask(
@@ -142,7 +180,8 @@ TASKS: Mapping[str, WorldTask] = {
         (),
         {"train": 20_000, "test": 2_000},
         _sample_objaworld,
-        _draw_objaworld,
+        _sample_objaworlds,
+        _sample_objaworlds,
         options=ObjaWorldOptions,
         image_filename=objaworld.image_filename,
         has_environments=True,

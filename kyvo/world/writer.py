@@ -13,56 +13,40 @@ it makes what is missing or cut short.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
 from tqdm import tqdm
 
 from kyvo.common.errors import InputError
-from kyvo.common.files import atomic_file, check_output_name, read_json, write_json
-from kyvo.common.workers import WorkerPool
+from kyvo.common.files import check_output_name, read_json, write_json
+from kyvo.world.batch_writer import (
+    Batch,
+    BatchWriter,
+    WorldOptions,
+    scene_paths,
+    text_path,
+    write_batches,
+)
 from kyvo.world.render.tracer import find_device
 from kyvo.world.renderers import RENDERERS
-from kyvo.world.tasks import Options, WorldTask, get_task
+from kyvo.world.tasks import WorldTask, get_task
+
+__all__ = ["WorldOptions", "WorldSummary", "parse_splits", "write_world"]
 
 _SEEDS = 2**63
 
-PNG_COMPRESSION = 3
-"""Three times as fast as Pillow's default of 6, files a tenth larger."""
-
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
-"""Settings of glibc in the workers, to keep the memory of freed tensors.
-
-Otherwise a third of their time goes into page faults.
-"""
+_BATCH_SIZE = 16
+"""Items that a worker takes at a time where it renders them itself, which takes longest."""
+_PIXELS_OF_A_BATCH, _LARGEST_BATCH = 1 << 21, 256
+"""Where a GPU renders: 128 images of 128 x 128 pixels, 6 MB; more save little of its time."""
+_BATCHES_OF_A_WORKER = 4
+"""At least, or some workers would wait while others end."""
 
 _FILE_ENDS = {".png": b"IEND\xaeB`\x82", ".json": b"}\n"}
-
-
-@dataclass(frozen=True)
-class WorldOptions:
-    """Everything that decides the bytes of a world's files.
-
-    Attributes:
-        scenes: what is in a scene, and the size of its image.
-        samples_per_pixel: rays or paths through each pixel.
-        seed: of scenes and of the renderer's noise.
-        task: a key of ``TASKS``.
-        renderer: a key of ``RENDERERS``.
-    """
-
-    scenes: Options
-    samples_per_pixel: int = 4
-    seed: int = 0
-    task: str = "scenes"
-    renderer: str = "tracer"
 
 
 @dataclass(frozen=True)
@@ -80,12 +64,6 @@ class WorldSummary:
             f"{self.num_made + self.num_found} items in {self.folder}: {self.num_made} made in "
             f"{self.seconds:.1f} s, {rate:.1f} a second; {self.num_found} were there already"
         )
-
-
-@dataclass(frozen=True)
-class _Batch:
-    split: str
-    indices: tuple[int, ...]
 
 
 def parse_splits(texts: Sequence[str]) -> dict[str, int]:
@@ -111,7 +89,7 @@ def write_world(
     options: WorldOptions,
     device: str = "cpu",
     workers: int = 0,
-    batch_size: int = 16,
+    batch_size: int | None = None,
 ) -> WorldSummary:
     """Write ``splits`` (name to number of items) into ``folder``; go on where an older run ended.
 
@@ -123,12 +101,12 @@ def write_world(
         options: of the world; an existing folder must have been made with the same.
         device: where images are rendered.
         workers: processes with one thread each; 0 works in this one.
-        batch_size: items that a worker takes at a time.
+        batch_size: items that a worker takes at a time; None: as many as are fast.
 
     Raises:
         InputError: the folder holds something else, or an option is impossible.
     """
-    if batch_size < 1 or workers < 0 or options.samples_per_pixel < 1:
+    if (batch_size is not None and batch_size < 1) or workers < 0 or options.samples_per_pixel < 1:
         raise InputError(
             f"world: batch size {batch_size}, workers {workers}, samples per pixel "
             f"{options.samples_per_pixel}. Expected at least 1, 0 and 1."
@@ -141,12 +119,14 @@ def write_world(
     folder = Path(folder)
     _claim(folder, options)
     start = time.monotonic()
-    batches = list(_missing(folder, task, splits, batch_size))
-    num_missing = sum(len(batch.indices) for batch in batches)
-    write = partial(_write_batch, folder, options, device)
-    with tqdm(total=num_missing, unit="item", desc=str(folder)) as bar, _mapping(workers) as run:
-        for num_written in run(write, batches):
-            bar.update(num_written)
+    missing = {split: list(_missing(folder, task, split, count)) for split, count in splits.items()}
+    num_missing = sum(map(len, missing.values()))
+    writer = BatchWriter(folder, options, device)
+    size = batch_size or _fast_batch_size(writer, num_missing, workers)
+    written = write_batches(writer, list(_batches(missing, size)), workers)
+    with tqdm(total=num_missing, unit="item", desc=str(folder)) as bar, closing(written):
+        for num_items in written:
+            bar.update(num_items)
     num_found = sum(splits.values()) - num_missing
     return WorldSummary(folder, num_missing, num_found, time.monotonic() - start)
 
@@ -200,19 +180,40 @@ def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _scene_paths(split: Path, folder: str, name: str) -> tuple[Path, Path]:
-    """Image and scene file of an item; ``name`` is the image's."""
-    scene = split / folder / "scenes" / name
-    return split / folder / "images" / name, scene.with_suffix(".json")
+def _fast_batch_size(writer: BatchWriter, num_items: int, workers: int) -> int:
+    if not writer.renders_apart or not workers:
+        return _BATCH_SIZE
+    height, width, _ = writer.image_shape
+    largest = min(_LARGEST_BATCH, _PIXELS_OF_A_BATCH // (height * width))
+    return max(1, min(largest, -(-num_items // (_BATCHES_OF_A_WORKER * workers))))
 
 
-def _text_path(split: Path, folder: str, name: str) -> Path:
-    return (split / folder / name).with_suffix(".json")
+def _missing(folder: Path, task: WorldTask, split: str, count: int) -> Iterator[int]:
+    """Yield the items of which a file, or its end, is missing."""
+    # One look at the folders is faster than one at each file: most are missing, or none.
+    scenes = [f"{name}/{kind}" for name in task.scene_folders for kind in ("images", "scenes")]
+    found = [_names(folder / split / part.lstrip("/")) for part in (*scenes, *task.text_folders)]
+    for index in range(count):
+        name = task.image_filename(split, index)
+        stem = name.rpartition(".")[0]
+        if not all(stem in names for names in found) or not _is_whole(folder / split, task, name):
+            yield index
+
+
+def _names(folder: Path) -> set[str]:
+    """The names of a folder's files, without their ends."""
+    return {name.rpartition(".")[0] for name in os.listdir(folder)} if folder.is_dir() else set()
+
+
+def _batches(missing: Mapping[str, Sequence[int]], batch_size: int) -> Iterator[Batch]:
+    for split, indices in missing.items():
+        for start in range(0, len(indices), batch_size):
+            yield Batch(split, tuple(indices[start : start + batch_size]))
 
 
 def _is_whole(split: Path, task: WorldTask, name: str) -> bool:
-    scenes = (path for folder in task.scene_folders for path in _scene_paths(split, folder, name))
-    texts = (_text_path(split, folder, name) for folder in task.text_folders)
+    scenes = (path for folder in task.scene_folders for path in scene_paths(split, folder, name))
+    texts = (text_path(split, folder, name) for folder in task.text_folders)
     return all(_is_complete(path) for path in (*scenes, *texts))
 
 
@@ -224,76 +225,3 @@ def _is_complete(path: Path) -> bool:
     with path.open("rb") as stream:
         stream.seek(-len(end), os.SEEK_END)
         return stream.read() == end
-
-
-def _missing(
-    folder: Path, task: WorldTask, splits: Mapping[str, int], batch_size: int
-) -> Iterator[_Batch]:
-    """Yield the items of which a file, or its end, is missing."""
-    for split, count in splits.items():
-        indices = [
-            index
-            for index in range(count)
-            if not _is_whole(folder / split, task, task.image_filename(split, index))
-        ]
-        for start in range(0, len(indices), batch_size):
-            yield _Batch(split, tuple(indices[start : start + batch_size]))
-
-
-@contextmanager
-def _mapping(workers: int) -> Iterator[Callable[..., Iterator[int]]]:
-    """Yield a ``map`` that works in this process, or in ``workers`` new ones.
-
-    An error or a signal ends batches under way without half-written files.
-    """
-    if workers == 0:
-        yield map
-        return
-    try:
-        with _environment(KEEP_MEMORY), WorkerPool(workers, _start_worker) as pool:
-            yield pool.map
-    except BrokenProcessPool:
-        raise InputError(
-            f"a worker process was killed, perhaps for memory. Run again with fewer than "
-            f"{workers} workers or a smaller batch: finished scenes are kept."
-        ) from None
-
-
-@contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Give settings to the processes started meanwhile, except those that the user has chosen."""
-    added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
-
-
-def _start_worker() -> None:
-    """Leave cores to the other workers."""
-    torch.set_num_threads(1)
-
-
-def _write_batch(folder: Path, options: WorldOptions, device: str, batch: _Batch) -> int:
-    """Write the files of a batch and return how many items that were."""
-    task, split = get_task(options.task), folder / batch.split
-    items = [
-        task.sample(index, batch.split, options.seed, options.scenes) for index in batch.indices
-    ]
-    placed = [(name, scene) for item in items for name, scene in item.scenes.items()]
-    size = (options.scenes.height, options.scenes.width)
-    scenes = [scene for _, scene in placed]
-    render = RENDERERS[options.renderer].render
-    images = render(scenes, *size, options.samples_per_pixel, device, options.seed)
-    for (name, scene), image in zip(placed, images, strict=True):
-        image_path, scene_path = _scene_paths(split, name, scene.image_filename)
-        with atomic_file(image_path, durable=False) as temporary:
-            Image.fromarray(image).save(temporary, "PNG", compress_level=PNG_COMPRESSION)
-        write_json(scene_path, scene.to_json(), durable=False)
-    for index, item in zip(batch.indices, items, strict=True):
-        for name, value in item.texts.items():
-            path = _text_path(split, name, task.image_filename(batch.split, index))
-            write_json(path, value, durable=False)
-    return len(items)

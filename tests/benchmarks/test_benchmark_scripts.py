@@ -19,8 +19,9 @@ from kyvo.world import SceneOptions, sample_scene
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-data_store, streaming, vqgan, vqgan_training, world = map(
-    importlib.import_module, ("data_store", "streaming", "vqgan", "vqgan_training", "world")
+data_store, streaming, vqgan, vqgan_training, world, world_files = map(
+    importlib.import_module,
+    ("data_store", "streaming", "vqgan", "vqgan_training", "world", "world_files"),
 )
 
 
@@ -159,6 +160,18 @@ def test_world_measures_rendering_encoding_and_every_kind_of_item(tmp_path):
     assert rows["rendering, 64 x 64 x 2 rays", "images/s"]["ceiling"] is None
 
 
+def test_files_of_a_world_are_measured_stage_by_stage_and_whole(tmp_path):
+    argv = ["--side=16", "--items=3", "--workers=1", "--repeats=1", "--precisions=fp32"]
+    rows = rows_of(world_files.main, tmp_path / "files.json", *argv)
+    for stage in ("sampling scenes", "writing PNG", "reading PNG", "scenes as tokens"):
+        assert rows[f"{stage}, a core, 16 x 16", "ms/item"]["value"] > 0
+    assert 0 < rows["start of 1 workers", "s"]["value"] < 60
+    made = rows["make_world, 16 x 16 x 2 rays, 1 workers", "items/s"]
+    tokenized = rows["tokenize_world, 16 x 16, fp32, 1 workers", "items/s"]
+    assert made["note"].startswith("3 items in")
+    assert tokenized["note"].startswith("3 items in")
+
+
 def test_encoded_images_can_be_read_again():
     noise = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
     assert world.encode(noise) > noise.size
@@ -185,9 +198,10 @@ def test_data_store_is_compared_with_plain_json(tmp_path):
         (vqgan, ["--batches", "0"]),
         (vqgan_training, ["--batches", "0"]),
         (world, ["--count", "0"]),
+        (world_files, ["--items", "0"]),
         (data_store, ["--entries", "0"]),
     ],
-    ids=["vqgan", "vqgan_training", "world", "data_store"],
+    ids=["vqgan", "vqgan_training", "world", "world_files", "data_store"],
 )
 def test_nothing_to_measure_is_refused(script, argv):
     with pytest.raises(InputError, match="expected 1 or more"):

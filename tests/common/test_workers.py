@@ -6,14 +6,18 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from multiprocessing import active_children
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch.utils.data import Dataset
 
 from kyvo.common import workers
+from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file
+from kyvo.common.inherited import Inherited, shared_array
 
 SLOW_SECONDS = 60.0
 """Longer than any test waits."""
@@ -90,6 +94,57 @@ def test_a_signal_to_a_pool_is_left_to_the_parent(
         # Set now: a loaded module would signal this process, too.
         monkeypatch.setenv(AT_START, str(int(number)))
         assert list(pool.map(signal_and_double, range(4))) == [0, 2, 4, 6]
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def test_tasks_are_begun_so_far_ahead_and_no_further() -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(10):
+            taken.append(number)
+            yield number
+
+    with workers.WorkerPool(2, nothing) as pool:
+        results = pool.ordered(double, items(), ahead=3)
+        assert taken == []
+        for number, result in enumerate(results):
+            assert result == 2 * number
+            assert len(taken) <= number + 3
+        assert list(pool.ordered(double, [])) == []
+    assert len(taken) == 10
+
+
+def fill(array: Inherited[np.ndarray], value: int) -> None:
+    array.value[value] = value
+
+
+def test_workers_share_an_array_and_inherit_what_cannot_be_sent() -> None:
+    array = shared_array((3, 4))
+    unsendable = Inherited(lambda: 5)
+    with workers.WorkerPool(1, nothing) as pool:
+        for value in range(3):
+            pool.submit(fill, array, value).result()
+        assert pool.submit(call, unsendable).result() == 5
+    assert array.value.tolist() == [[value] * 4 for value in range(3)]
+
+
+def call(function: Inherited[Callable[[], int]]) -> int:
+    return function.value()
+
+
+def kill_itself(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_an_error_with_a_remedy() -> None:
+    pool = workers.WorkerPool(2, nothing)
+    with pytest.raises(InputError, match="fewer than 2 workers"), pool:
+        list(pool.ordered(kill_itself, range(3)))
+    assert active_children() == []
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A world to the released layout: entries, order, texts, refusals; read back by the data set."""
 
 import json
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,37 @@ def test_entries_are_what_codec_and_vqgan_say(world: Path, tmp_path: Path) -> No
     entry = text["CLEVR_train_000000.png"]
     assert entry["string"] == "[TEXT-START]Take out the red cube[TEXT-END]"
     assert codec.tokenizer.decode(entry["token_ids"][1:-1]) == "Take out the red cube"
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_files_are_the_same_whoever_reads(
+    world: Path, tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fewer places than batches: they are used again.
+    monkeypatch.setattr("kyvo.prepare.readers._MOST_BYTES", 0)
+    monkeypatch.setattr("kyvo.prepare.tokenization._SCENES_AT_ONCE", 2)
+    written = []
+    for workers in (0, 2):
+        layout = ReleasedLayout(tmp_path / str(workers), "clevr")
+        codec = ImageCodec(_model(), batch_size=batch_size)
+        tokenizer = WorldTokenizer(CODECS["clevr"], codec, SIZE, "far-to-near", workers)
+        counts = tokenizer.tokenize_split(world, "train", layout)
+        assert counts == {"images": 5, "scenes": 5, "text_instructions": 1}
+        paths = (layout.image_file("train"), layout.scene_file("train"))
+        written.append([path.read_bytes() for path in paths])
+    assert written[0] == written[1]
+    assert active_children() == []
+
+
+def test_a_damaged_file_is_named_by_whoever_reads(world: Path, tmp_path: Path) -> None:
+    (world / "train/images/CLEVR_train_000003.png").write_bytes(b"no image")
+    layout = ReleasedLayout(tmp_path / "data", "clevr")
+    for workers in (0, 2):
+        codec = ImageCodec(_model(), batch_size=2)
+        tokenizer = WorldTokenizer(CODECS["clevr"], codec, SIZE, workers=workers)
+        with pytest.raises(InputError, match=r"CLEVR_train_000003\.png: not readable"):
+            tokenizer.tokenize_split(world, "train", layout)
+    assert active_children() == []
 
 
 def test_far_objects_come_first_where_asked(world: Path, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_other_draws_give_other_scenes_of_the_same_number() -> None:
 def test_every_pair_of_objects_keeps_the_rules(scenes: list[ClevrScene]) -> None:
     for scene in scenes:
         for old, new in itertools.combinations(scene.objects, 2):
-            assert may_be_placed(new.footprint, old.footprint, CLEVR.min_distance, CLEVR.margin)
+            assert may_be_placed(new.footprint, [old.footprint], CLEVR.min_distance, CLEVR.margin)
 
 
 def test_every_object_is_visible_enough(scenes: list[ClevrScene]) -> None:

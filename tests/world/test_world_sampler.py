@@ -1,9 +1,11 @@
 """Sampled scenes against an independent reading of CLEVR's rules."""
 
+import hashlib
 import itertools
 import math
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from kyvo.world import (
     sample_scene,
 )
 from kyvo.world.clevr.placement import Footprint, footprints_touch
+from kyvo.world.clevr.sampler import sample_each
 from kyvo.world.render.tracer import visible_shares
 
 RIGHT, BEHIND = (0.65631, 0.75449), (-0.75449, 0.65631)
@@ -122,6 +125,26 @@ def test_a_scene_depends_on_its_number_alone() -> None:
     others = [sample_scene(8, "val", 1, FEW), sample_scene(7, "val", 2, FEW)]
     others.append(sample_scene(7, "test", 1, FEW))
     assert len({scene.objects[0].position for scene in [*others, alone]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (SceneOptions(), "7658321b25f156a036a494eb34d7f0844182b628e202b02b4264445890a4ce4e"),
+        (
+            SceneOptions(*(1, 4), camera_jitter=0.2, min_visible_share=0.01, height=64, width=64),
+            "391d9b67b429a00cd883160178988b5691001d5e4130f2f232c0caccbf8911c1",
+        ),
+    ],
+)
+def test_scenes_are_those_of_worlds_made_before(options: SceneOptions, expected: str) -> None:
+    """The hashes are of scenes that were drawn one by one, and tested with ``visible_shares``."""
+    scenes = [*sample_each(range(100), "train", 7, options)]
+    scenes += [sample_scene(index, "train", 7, options) for index in range(100, 150)]
+    hashed = hashlib.sha256()
+    for scene in scenes:
+        hashed.update(orjson.dumps(scene.to_json()))
+    assert hashed.hexdigest() == expected
 
 
 def test_names_are_clevrs() -> None:

@@ -95,7 +95,7 @@ def test_scenes_keep_the_rules(drawn: tuple[str, list[Item]]) -> None:
     for scene in scenes:
         assert len(scene.objects) <= 6
         for old, new in itertools.combinations(scene.objects, 2):
-            assert may_be_placed(new.footprint, old.footprint, SMALL.min_distance, SMALL.margin)
+            assert may_be_placed(new.footprint, [old.footprint], SMALL.min_distance, SMALL.margin)
         assert max(abs(x) for item in scene.objects for x in item.position[:2]) <= 3
     assert min(min(visible_shares(scene)) for scene in scenes[:80]) >= SMALL.min_visible_share
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 from kyvo.common.errors import InputError
 from kyvo.world import ClevrScene, SceneOptions, render, sample_scene
+from kyvo.world.batch_writer import BatchWriter
 from kyvo.world.tasks import TASKS, scene_options
 from kyvo.world.writer import WorldOptions, parse_splits, write_world
 
@@ -198,3 +200,30 @@ def test_options_that_a_task_lacks_are_refused() -> None:
     options = WorldOptions(scene_options("objaworld"), task="objaworld", renderer="mitsuba")
     with pytest.raises(InputError, match="expected tracer for objaworld"):
         write_world("nowhere", {"test": 1}, options)
+
+
+@pytest.mark.parametrize("task", ["scenes", "instructions", "objaworld"])
+def test_a_process_that_renders_for_all_gives_the_same_files(
+    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = scene_options(task, min_objects=1, max_objects=3, height=16, width=16)
+    options = WorldOptions(scenes, samples_per_pixel=1, seed=4, task=task)
+    write_world(tmp_path / "a", {"train": 9, "test": 2}, options)
+    # As with a GPU: more batches than places in the shared memory, of several sizes.
+    monkeypatch.setattr(BatchWriter, "renders_apart", True)
+    write_world(tmp_path / "b", {"train": 9, "test": 2}, options, workers=1, batch_size=2)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    lost = [name for name in contents(tmp_path / "b") if name != "world.json"][::5]
+    for name in lost:
+        (tmp_path / "b" / name).unlink()
+    write_world(tmp_path / "b", {"train": 9, "test": 2}, options, workers=2)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_an_error_in_a_worker_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = SceneOptions(min_objects=60, max_objects=60, height=16, width=16)
+    for is_apart in (False, True):
+        monkeypatch.setattr(BatchWriter, "renders_apart", is_apart)
+        with pytest.raises(InputError, match="found no place"):
+            write_world(tmp_path, {"train": 4}, WorldOptions(crowd, 1, 4), workers=2)
+    assert active_children() == []

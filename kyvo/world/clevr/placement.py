@@ -4,17 +4,17 @@ All lengths are metres on the ground plane, angles radians.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from kyvo.world.camera import DIRECTIONS
 
-_AXES = tuple((x, y) for x, y, _ in (DIRECTIONS["right"], DIRECTIONS["behind"]))
+(_RIGHT_X, _RIGHT_Y, _), (_BEHIND_X, _BEHIND_Y, _) = DIRECTIONS["right"], DIRECTIONS["behind"]
 FAR = 1.5
 """Radii apart no corners touch: a little more than the square root of two."""
 
 
-@dataclass(frozen=True)
-class Footprint:
+class Footprint(NamedTuple):
     """The shadow of an object at noon: a disc, or a square of half edge ``radius``, turned."""
 
     x: float
@@ -24,21 +24,26 @@ class Footprint:
     rotation: float
 
 
-def may_be_placed(new: Footprint, old: Footprint, min_distance: float, margin: float) -> bool:
-    """Whether CLEVR's rules allow both.
+def may_be_placed(
+    new: Footprint, others: Iterable[Footprint], min_distance: float, margin: float
+) -> bool:
+    """Whether CLEVR's rules allow ``new`` beside each of the others.
 
     Their radii leave a gap of ``min_distance``; seen along right and along behind they are at
     least ``margin`` apart, so that every relation is clear; and they do not touch, which the gap
     alone does not ensure for the corners of cubes.
     """
-    x, y = new.x - old.x, new.y - old.y
-    distance = math.hypot(x, y)
-    if distance - new.radius - old.radius < min_distance:
-        return False
-    for along_x, along_y in _AXES:
-        if abs(x * along_x + y * along_y) < margin:
+    new_x, new_y, radius, *_ = new
+    for old in others:
+        x, y = new_x - old.x, new_y - old.y
+        distance = math.hypot(x, y)
+        if distance - radius - old.radius < min_distance:
             return False
-    return distance > FAR * (new.radius + old.radius) or not footprints_touch(new, old)
+        if abs(x * _RIGHT_X + y * _RIGHT_Y) < margin or abs(x * _BEHIND_X + y * _BEHIND_Y) < margin:
+            return False
+        if distance <= FAR * (radius + old.radius) and footprints_touch(new, old):
+            return False
+    return True
 
 
 def footprints_touch(first: Footprint, second: Footprint) -> bool:

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
+import numpy as np
+import torch
+
 from kyvo.common.errors import InputError
-from kyvo.world.camera import project
+from kyvo.world.camera import project_all
 from kyvo.world.clevr.placement import Footprint, may_be_placed
 from kyvo.world.clevr.scene import ClevrObject, ClevrScene, find_relationships
 from kyvo.world.constants import CAMERA, COLORS, MATERIALS, SHAPES, SIZES
-from kyvo.world.render.tracer import visible_shares
+from kyvo.world.render.scene_batch import build_scene_batch
+from kyvo.world.render.visibility import shows_enough
 from kyvo.world.viewpoints import Viewpoints, draw_viewpoints
 
 MAX_TRIES = 50
@@ -94,14 +98,59 @@ def sample_scene(index: int, split: str, seed: int, options: SceneOptions) -> Cl
     Raises:
         InputError: so many objects find no place under these options.
     """
+    (scene,) = sample_each([index], split, seed, options)
+    return scene
+
+
+def sample_each(
+    indices: Sequence[int], split: str, seed: int, options: SceneOptions
+) -> list[ClevrScene]:
+    """Draw what ``sample_scene`` draws for each of the numbers; together they take less time."""
+    drafts = [_draft(index, split, seed, options) for index in indices]
+    waiting = drafts
+    while waiting:
+        for draft in waiting:
+            draft.draw(split, options)
+        shown = _show_all([ClevrScene(d.objects, d.viewpoints) for d in waiting], options)
+        waiting = [draft for draft, is_shown in zip(waiting, shown, strict=True) if not is_shown]
+    return [complete_scene(d.index, split, d.objects, d.viewpoints, options) for d in drafts]
+
+
+@dataclass
+class _Draft:
+    """A scene that is being drawn.
+
+    Attributes:
+        index: its number.
+        random: what it draws from; no other scene does.
+        viewpoints: of its camera and lights.
+        count: how many objects it will have.
+        num_starts: how often its objects were drawn, those without a place included.
+        objects: those of the last start.
+    """
+
+    index: int
+    random: Random
+    viewpoints: Viewpoints
+    count: int
+    num_starts: int = 0
+    objects: tuple[ClevrObject, ...] = ()
+
+    def draw(self, split: str, options: SceneOptions) -> None:
+        """Start again until all objects have a place."""
+        while self.num_starts < MAX_STARTS:
+            self.num_starts += 1
+            self.objects = _draw_objects(self.random, self.count, options)
+            if len(self.objects) == self.count:
+                return
+        raise no_place_error(self.index, split, self.count)
+
+
+def _draft(index: int, split: str, seed: int, options: SceneOptions) -> _Draft:
     random = Random(f"{seed}/{split}/{index}")
     viewpoints = draw_viewpoints(random, CAMERA, options.camera_jitter, options.lamp_jitter)
     count = random.randint(options.min_objects, options.max_objects)
-    for _ in range(MAX_STARTS):
-        objects = _draw_objects(random, count, options)
-        if len(objects) == count and shows_all(ClevrScene(objects, viewpoints), options):
-            return complete_scene(index, split, objects, viewpoints, options)
-    raise no_place_error(index, split, count)
+    return _Draft(index, random, viewpoints, count)
 
 
 def no_place_error(index: int, split: str, count: int) -> InputError:
@@ -114,8 +163,16 @@ def no_place_error(index: int, split: str, count: int) -> InputError:
 
 def shows_all(scene: ClevrScene, options: SceneOptions) -> bool:
     """Whether the image shows enough of each object of ``scene``."""
+    (is_shown,) = _show_all([scene], options)
+    return is_shown
+
+
+def _show_all(scenes: Sequence[ClevrScene], options: SceneOptions) -> list[bool]:
     least = options.min_visible_share
-    return least <= 0 or min(visible_shares(scene)) >= least
+    if least <= 0:
+        return [True] * len(scenes)
+    shown_G = shows_enough(build_scene_batch(scenes, torch.device("cpu")), least)
+    return shown_G.tolist()
 
 
 def complete_scene(
@@ -126,12 +183,11 @@ def complete_scene(
     options: SceneOptions,
 ) -> ClevrScene:
     """Return the scene of these objects with everything that follows from them."""
-    size = (options.height, options.width)
+    positions_1K3 = np.array([[item.position for item in objects]])
+    camera_13 = np.array([viewpoints.camera])
+    (pixels,) = project_all(camera_13, positions_1K3, options.height, options.width)
     return ClevrScene(
-        tuple(
-            replace(item, pixel=project(viewpoints.camera, item.position, *size))
-            for item in objects
-        ),
+        tuple(replace(item, pixel=pixel) for item, pixel in zip(objects, pixels, strict=True)),
         viewpoints,
         split,
         index,
@@ -164,12 +220,11 @@ def _draw_objects(random: Random, count: int, options: SceneOptions) -> tuple[Cl
 def _find_place(
     random: Random, radius: float, square: bool, others: list[Footprint], options: SceneOptions
 ) -> Footprint | None:
+    draw, low, width = random.random, -options.extent, options.extent + options.extent
     for _ in range(MAX_TRIES):
-        x, y = (random.uniform(-options.extent, options.extent) for _ in range(2))
+        # What random.uniform returns, to the last bit: a scene draws hundreds of places.
         # CLEVR draws 0..360 as if in degrees; its renderer takes the number as radians.
-        place = Footprint(x, y, radius, square, rotation=random.uniform(0.0, 360.0))
-        if all(
-            may_be_placed(place, other, options.min_distance, options.margin) for other in others
-        ):
+        place = Footprint(low + width * draw(), low + width * draw(), radius, square, 360 * draw())
+        if may_be_placed(place, others, options.min_distance, options.margin):
             return place
     return None

@@ -403,8 +403,4 @@ def _is_free(place: Footprint, others: Sequence[Footprint], options: SceneOption
     """Whether an object is within the extent and keeps CLEVR's distances to the others."""
     if max(abs(place.x), abs(place.y)) > options.extent:
         return False
-    min_distance, margin = options.min_distance, options.margin
-    for other in others:  # noqa: SIM110 - a generator costs as much as the test
-        if not may_be_placed(place, other, min_distance, margin):
-            return False
-    return True
+    return may_be_placed(place, others, options.min_distance, options.margin)

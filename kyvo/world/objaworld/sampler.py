@@ -121,7 +121,7 @@ def _find_place(
     for _ in range(MAX_TRIES):
         x, y = (random.uniform(-options.extent, options.extent) for _ in range(2))
         place = Footprint(x, y, radius, square=False, rotation=0.0)
-        if all(may_be_placed(place, other, options.min_distance, 0.0) for other in others):
+        if may_be_placed(place, others, options.min_distance, 0.0):
             return place
     return None
 

@@ -6,7 +6,8 @@ primitives in all (primitive index = scene * K + k); a leading 3 holds x, y, z o
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,6 +99,15 @@ class SceneBatch:
     lights: Viewers
     primitives: Primitives
     environments: Environments
+
+    def each(self, function: Callable[[Any], Any]) -> "SceneBatch":
+        """Return the batch with ``function`` of each of its tensors."""
+        parts = {}
+        for part in fields(self):
+            record = getattr(self, part.name)
+            values = {f.name: function(getattr(record, f.name)) for f in fields(record)}
+            parts[part.name] = replace(record, **values)
+        return SceneBatch(**parts)
 
 
 def build_scene_batch(scenes: Sequence[Renderable], device: torch.device) -> SceneBatch:
