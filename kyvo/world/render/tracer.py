@@ -99,7 +99,7 @@ def render_batch(
 
 
 def prepare(scenes: Sequence[Renderable]) -> SceneBatch:
-    """Write scenes as ``render_prepared`` takes them: with arrays, which go to other processes cheaply."""
+    """Scenes as ``render_prepared`` takes them: arrays, which go to other processes cheaply."""
     return build_scene_batch(scenes, torch.device("cpu")).each(Tensor.numpy)
 
 
