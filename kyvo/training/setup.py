@@ -59,7 +59,7 @@ def describe_run(config: TrainingConfig, dataset: BatchSource) -> ModelDescripti
         get_schema(config.scene_schema) if config.scene_schema else None,
         config.tokenizer,
         config.codebook,
-        tuple(builder.task.name for builder in dataset.builders),
+        tuple(dict.fromkeys(builder.task.name for builder in dataset.builders)),
         dataset.codes_per_image,
         dataset.builders[0].centre_first,
     )
