@@ -4,14 +4,14 @@ python3 scripts/tokenize_world.py --world FOLDER --vqgan FOLDER --output FOLDER
 """
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import kyvo.common.cli
 from kyvo.common.devices import resolve_device
 from kyvo.common.errors import InputError
-from kyvo.images.checkpoint import load_vqgan
+from kyvo.common.files import folder_lock
+from kyvo.images.checkpoint import copy_vqgan, load_vqgan
 from kyvo.images.codebook import save_codebook
 from kyvo.images.codec import ImageCodec
 from kyvo.images.vqgan import VQGAN
@@ -28,6 +28,12 @@ def main(argv: Sequence[str]) -> None:
     arguments = _parse(argv)
     if arguments.image_size is not None and arguments.image_size < 1:
         raise InputError(f"--image-size {arguments.image_size}: expected 1 or more.")
+    with folder_lock(arguments.output, arguments.world, arguments.vqgan):
+        _tokenize(arguments)
+    print(f"written to {arguments.output}")
+
+
+def _tokenize(arguments: argparse.Namespace) -> None:
     vocabulary = get_vocabulary(arguments.vocabulary)
     codec = SceneCodec(
         get_schema(arguments.schema),
@@ -47,10 +53,9 @@ def main(argv: Sequence[str]) -> None:
         counts = tokenize_task(tokenizer, arguments.world, split, layout, is_evaluation)
         print(f"{split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     if vqgan:
-        shutil.copytree(arguments.vqgan, layout.models / arguments.vqgan.name, dirs_exist_ok=True)
+        copy_vqgan(arguments.vqgan, layout.models / arguments.vqgan.resolve().name)
         codebook = vqgan.codebook.detach().cpu().numpy()
         save_codebook(layout.codebook(codebook.shape), codebook)
-    print(f"written to {arguments.output}")
 
 
 def _image_codec(vqgan: VQGAN, arguments: argparse.Namespace) -> ImageCodec:

@@ -68,7 +68,11 @@ def run_generation(plan: GenerationPlan, engine: Engine) -> GenerationSummary:
     Raises:
         InputError: results of another setup are in the folder, or another run works there.
     """
-    with folder_lock(plan.files.three_d_folder):
+    folders = plan.config.input_folders
+    with (
+        folder_lock(plan.files.three_d_folder, *folders),
+        folder_lock(plan.files.image_folder, *folders),
+    ):
         return _run(plan, engine)
 
 

@@ -26,7 +26,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from kyvo.common.errors import InputError
-from kyvo.common.files import atomic_file, check_output_name, read_json, write_json
+from kyvo.common.files import (
+    atomic_file,
+    check_output_name,
+    clear_unfinished,
+    folder_lock,
+    read_json,
+    write_json,
+)
 from kyvo.common.workers import WorkerPool
 from kyvo.world.render.tracer import find_device
 from kyvo.world.renderers import RENDERERS
@@ -43,6 +50,7 @@ KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_":
 Otherwise a third of their time goes into page faults.
 """
 
+_RECORD = "world.json"
 _FILE_ENDS = {".png": b"IEND\xaeB`\x82", ".json": b"}\n"}
 
 
@@ -118,7 +126,8 @@ def write_world(
         batch_size: items that a worker takes at a time.
 
     Raises:
-        InputError: the folder holds something else, or an option is impossible.
+        InputError: the folder holds something else or another run writes there, or an option is
+            impossible.
     """
     if batch_size < 1 or workers < 0 or options.samples_per_pixel < 1:
         raise InputError(
@@ -131,16 +140,24 @@ def write_world(
     task = get_task(options.task)
     _check_renderer(options.renderer, task, options.task)
     folder = Path(folder)
-    _claim(folder, options)
-    start = time.monotonic()
-    batches = list(_missing(folder, task, splits, batch_size))
-    num_missing = sum(len(batch.indices) for batch in batches)
-    write = partial(_write_batch, folder, options, device)
-    with tqdm(total=num_missing, unit="item", desc=str(folder)) as bar, _mapping(workers) as run:
-        for num_written in run(write, batches):
-            bar.update(num_written)
+    _check_is_world(folder)
+    with folder_lock(folder):
+        _claim(folder, options)
+        start = time.monotonic()
+        batches = list(_missing(folder, task, splits, batch_size))
+        num_missing = sum(len(batch.indices) for batch in batches)
+        _write_batches(batches, partial(_write_batch, folder, options, device), workers, folder)
     num_found = sum(splits.values()) - num_missing
     return WorldSummary(folder, num_missing, num_found, time.monotonic() - start)
+
+
+def _write_batches(
+    batches: Sequence[_Batch], write: Callable[[_Batch], int], workers: int, folder: Path
+) -> None:
+    total = sum(len(batch.indices) for batch in batches)
+    with tqdm(total=total, unit="item", desc=str(folder)) as bar, _mapping(workers) as run:
+        for num_written in run(write, batches):
+            bar.update(num_written)
 
 
 def _check_renderer(renderer: str, task: WorldTask, name: str) -> None:
@@ -154,18 +171,23 @@ def _check_renderer(renderer: str, task: WorldTask, name: str) -> None:
         raise InputError(f"renderer {renderer!r}: expected {' or '.join(possible)} for {name}.")
 
 
-def _claim(folder: Path, options: WorldOptions) -> None:
-    """Record the options in the folder, or check that they are those it was made with."""
-    record = folder / "world.json"
-    wanted = asdict(options)
-    has_items = folder.is_dir() and any(path != record for path in folder.iterdir())
-    if has_items and record.exists():
-        _check_same(record, read_json(record, "options of the world"), wanted)
-    elif has_items:
+def _check_is_world(folder: Path) -> None:
+    """Refuse a folder with something else in it, before anything is written there."""
+    has_items = folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())
+    if has_items and not (folder / _RECORD).exists():
         raise InputError(
-            f"{folder} is not empty and has no world.json: it is not a world. "
+            f"{folder} is not empty and has no {_RECORD}: it is not a world. "
             "Choose a new folder for --output."
         )
+
+
+def _claim(folder: Path, options: WorldOptions) -> None:
+    """Record the options in the folder, or check that they are those it was made with."""
+    record = folder / _RECORD
+    wanted = asdict(options)
+    # Nothing was made with the options of a folder that holds only them.
+    if record.exists() and any(path.is_dir() for path in folder.iterdir()):
+        _check_same(record, read_json(record, "options of the world"), wanted)
     else:
         write_json(record, wanted)
 
@@ -223,6 +245,7 @@ def _missing(
 ) -> Iterator[_Batch]:
     """Yield the items of which a file, or its end, is missing."""
     for split, count in splits.items():
+        _clear_unfinished(folder / split, task)
         indices = [
             index
             for index in range(count)
@@ -230,6 +253,15 @@ def _missing(
         ]
         for start in range(0, len(indices), batch_size):
             yield _Batch(split, tuple(indices[start : start + batch_size]))
+
+
+def _clear_unfinished(split: Path, task: WorldTask) -> None:
+    """Remove what an older run that was killed left half-written."""
+    for folder in task.scene_folders:
+        clear_unfinished(split / folder / "images")
+        clear_unfinished(split / folder / "scenes")
+    for folder in task.text_folders:
+        clear_unfinished(split / folder)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from kyvo.common.errors import InputError
+from kyvo.common.files import folder_lock
 from kyvo.world import ClevrScene, SceneOptions, render, sample_scene
 from kyvo.world.tasks import TASKS, scene_options
 from kyvo.world.writer import WorldOptions, parse_splits, write_world
@@ -27,7 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != ".lock"
     }
 
 
@@ -198,3 +199,26 @@ def test_options_that_a_task_lacks_are_refused() -> None:
     options = WorldOptions(scene_options("objaworld"), task="objaworld", renderer="mitsuba")
     with pytest.raises(InputError, match="expected tracer for objaworld"):
         write_world("nowhere", {"test": 1}, options)
+
+
+def test_two_worlds_in_one_folder_are_never_made_at_once(tmp_path: Path) -> None:
+    with folder_lock(tmp_path / "a"), pytest.raises(InputError, match="in use by another run"):
+        write_world(tmp_path / "a", {"test": 1}, OPTIONS)
+    assert list(contents(tmp_path / "a")) == []
+    write_world(tmp_path / "a", {"test": 1}, OPTIONS)
+
+
+def test_what_a_killed_writer_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    write_world(tmp_path / "a", {"test": 1}, OPTIONS)
+    before = contents(tmp_path / "a")
+    for place in ("", "test/images", "test/scenes"):
+        (tmp_path / "a" / place / ".x.png.abc.unfinished").touch()
+    write_world(tmp_path / "a", {"test": 1}, OPTIONS)
+    assert contents(tmp_path / "a") == before
+
+
+def test_a_strangers_folder_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").touch()
+    with pytest.raises(InputError, match="it is not a world"):
+        write_world(tmp_path, {"test": 1}, OPTIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
