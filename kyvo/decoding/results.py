@@ -113,12 +113,13 @@ class ResultFiles:
         Raises:
             InputError: naming the file.
         """
-        if self._writes_images:
+        if self.writes_images:
             for index in indices:
                 self._image_path("ground_truth", index)
 
     @property
-    def _writes_images(self) -> bool:
+    def writes_images(self) -> bool:
+        """Whether the run's task has images among its outputs."""
         return any(segment.modality == "image" for segment in self.reader.task.outputs)
 
     def image_paths(self, indices: Sequence[int]) -> set[Path]:
@@ -147,7 +148,7 @@ class ResultFiles:
                 answers.append(self._entry(index, "predicted", answer=output.answer))
             if output.codes is not None:
                 self._write_image("generated", index, output.codes)
-            elif self._writes_images:
+            elif self.writes_images:
                 # Of an earlier run, perhaps: it must not pass for this one's.
                 self._image_path("generated", index).unlink(missing_ok=True)
         if predicted:

@@ -181,6 +181,8 @@ def test_a_detector_that_found_nothing_scores_nothing(tmp_path):
     scores = score_scenes(load_evaluation(detections, truth, OBJAWORLD, method="cube-rcnn"))
     assert len(scores.evaluation.pairs) == 2
     assert [tau.jaccard for tau in scores.taus] == [0.0] * len(scores.taus)
+    scores.write(tmp_path)
+    assert "0.0000" in scores.summary()
 
 
 def test_detections_need_the_omni3d_file(tmp_path):
