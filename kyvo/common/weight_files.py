@@ -69,7 +69,9 @@ def write_torch(path: Path, content: Mapping[str, Any]) -> None:
     record.unlink(missing_ok=True)
     with atomic_file(path) as temporary:
         try:
-            torch.save(content, temporary)
+            # To a stream, because torch writes the name of a file into it: a random one here.
+            with temporary.open("wb") as stream:
+                torch.save(content, stream)
         except RuntimeError as error:  # what torch makes of an error of the disk
             raise OSError(str(error).partition("\n")[0]) from None
     with atomic_file(record) as temporary:
@@ -89,7 +91,8 @@ def _check_hash(path: Path, purpose: str) -> None:
     if found != expected:
         raise InputError(
             f"{purpose}: {path}: damaged, or not what {record.name} is of: its SHA-256 is "
-            f"{found[:16]}..., expected {expected[:16]}.... Put back a copy of both."
+            f"{found[:16]}..., expected {expected[:16]}.... Put back a copy of both, or remove "
+            "the hash of a file that you changed yourself."
         )
 
 
