@@ -22,6 +22,7 @@ from PIL import Image
 
 from kyvo.common.devices import resolve_device, resolve_precision
 from kyvo.common.errors import InputError
+from kyvo.common.image_files import image_array
 from kyvo.common.weight_files import compact
 from kyvo.decoding import (
     Engine,
@@ -33,7 +34,6 @@ from kyvo.decoding import (
 )
 from kyvo.decoding.grammar import output_automaton
 from kyvo.images.codec import CodecPrecision, ImageCodec
-from kyvo.images.preprocessing import image_array
 from kyvo.models import (
     MODEL,
     KyvoModel,

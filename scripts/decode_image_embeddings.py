@@ -10,6 +10,7 @@ from pathlib import Path
 
 import kyvo.common.cli
 from kyvo.common.devices import resolve_device
+from kyvo.common.files import folder_lock
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codec import ImageCodec
 from kyvo.images.embedding_files import decode_embeddings, find_embeddings, find_vqgan
@@ -41,7 +42,8 @@ def main(argv: Sequence[str]) -> None:
     device = resolve_device(arguments.device)
     codec = ImageCodec(model, device, arguments.batch_size, arguments.precision, arguments.compile)
     output = arguments.image_output_path
-    count = decode_embeddings(codec, files, output)
+    with folder_lock(output):
+        count = decode_embeddings(codec, files, output)
     print(f"{count} images in {output}/GENERATED and {output}/GROUNDTRUTH")
 
 

@@ -17,8 +17,8 @@ from tqdm import tqdm
 import kyvo.common.cli
 from kyvo.common.config import load_config
 from kyvo.common.errors import InputError
-from kyvo.common.files import atomic_file, folder_lock
-from kyvo.common.weight_files import check_finite
+from kyvo.common.files import folder_lock
+from kyvo.common.weight_files import check_finite, write_torch
 from kyvo.data.batches import Batch, BatchSettings, BatchSource, LossWeighting
 from kyvo.models import (
     MODEL,
@@ -248,8 +248,7 @@ class FullFinetuneRecipeSingleDevice3D:
         path = self.config.output_dir / f"meta_model_{epoch}.pt"
         weights = released_state_dict(self.model)
         check_finite(weights, f"export {path}")
-        with atomic_file(path) as temporary:
-            torch.save(weights, temporary)
+        write_torch(path, weights)
 
 
 def _grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
@@ -285,7 +284,7 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--config", required=True, help="yaml file of the run")
     config = load_config(TrainingConfig, parser.parse_args(argv).config, overrides)
-    with folder_lock(config.output_dir):
+    with folder_lock(config.output_dir, *config.input_folders):
         recipe = FullFinetuneRecipeSingleDevice3D(config)
         recipe.setup()
         try:

@@ -19,7 +19,7 @@ from pathlib import Path
 import kyvo.common.cli
 from kyvo.common.config import load_config
 from kyvo.common.errors import InputError
-from kyvo.common.files import read_json, write_json
+from kyvo.common.files import folder_lock, read_json, write_json
 
 CONFIG = "configs/mini/quickstart.yaml"
 
@@ -89,7 +89,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--tiny", action="store_true", help="a few samples and steps: a test")
     arguments = parser.parse_args(argv)
     sys.path.insert(0, str(Path(__file__).parent))
-    run(load_config(Quickstart, CONFIG), arguments.tiny)
+    plan = load_config(Quickstart, CONFIG)
+    with folder_lock(plan.output):
+        run(plan, arguments.tiny)
 
 
 if __name__ == "__main__":

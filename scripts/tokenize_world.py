@@ -5,14 +5,14 @@ python3 scripts/tokenize_world.py --world FOLDER --vqgan FOLDER --output FOLDER
 
 import argparse
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import kyvo.common.cli
 from kyvo.common.devices import resolve_device
 from kyvo.common.errors import InputError
-from kyvo.images.checkpoint import load_vqgan
+from kyvo.common.files import folder_lock
+from kyvo.images.checkpoint import copy_vqgan, load_vqgan
 from kyvo.images.codebook import save_codebook
 from kyvo.images.codec import ImageCodec
 from kyvo.images.vqgan import VQGAN
@@ -31,6 +31,12 @@ def main(argv: Sequence[str]) -> None:
         raise InputError(f"--image-size {arguments.image_size}: expected 1 or more.")
     if arguments.workers < 0:
         raise InputError(f"--workers {arguments.workers}: expected 0 or more.")
+    with folder_lock(arguments.output, arguments.world, arguments.vqgan):
+        _tokenize(arguments)
+    print(f"written to {arguments.output}")
+
+
+def _tokenize(arguments: argparse.Namespace) -> None:
     vocabulary = get_vocabulary(arguments.vocabulary)
     codec = SceneCodec(
         get_schema(arguments.schema),
@@ -51,10 +57,9 @@ def main(argv: Sequence[str]) -> None:
         counts = tokenize_task(tokenizer, arguments.world, split, layout, is_evaluation)
         print(f"{split}: " + ", ".join(f"{count} {what}" for what, count in counts.items()))
     if vqgan:
-        shutil.copytree(arguments.vqgan, layout.models / arguments.vqgan.name, dirs_exist_ok=True)
+        copy_vqgan(arguments.vqgan, layout.models / arguments.vqgan.resolve().name)
         codebook = vqgan.codebook.detach().cpu().numpy()
         save_codebook(layout.codebook(codebook.shape), codebook)
-    print(f"written to {arguments.output}")
 
 
 def _image_codec(vqgan: VQGAN, arguments: argparse.Namespace) -> ImageCodec:
@@ -89,12 +94,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--schema", default="clevr", help="scene schema, or a .yaml file")
     add("--tokenizer", type=Path, help="text tokenizer file; not needed for 'mini'")
     add("--image-size", type=int, help="side in pixels; the VQGAN's own if not given")
-    add(
-        "--object-order",
-        choices=("file", "far-to-near", "near-to-far"),
-        default="file",
-        help="of a scene",
-    )
+    orders = ("file", "far-to-near", "near-to-far")
+    add("--object-order", choices=orders, default="file", help="of a scene")
     add("--batch-size", type=int, help="images encoded at a time; not given: a fast number")
     add("--workers", type=int, default=os.cpu_count(), help="processes that read; 0: this one")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to encode")

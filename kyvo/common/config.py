@@ -10,13 +10,16 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import json
+import math
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -25,6 +28,7 @@ from kyvo.common.errors import InputError, InputErrors, Problems
 from kyvo.common.files import require_file
 
 T = TypeVar("T")
+_LARGEST = 2**63 - 1
 _PACKAGES = ("kyvo", "torch", "torchtune", "torchao")
 
 
@@ -39,11 +43,23 @@ class Component:
         """The same component with ``arguments`` where the config gives none."""
         return Component(self.path, {**arguments, **self.arguments})
 
+    def folders(self) -> tuple[Path, ...]:
+        """The folders among its arguments."""
+        texts = (value for value in self.arguments.values() if isinstance(value, str))
+        return tuple(path for path in map(Path, texts) if path.is_dir())
+
     def with_all_arguments(self) -> dict[str, Any]:
         """Its keyword arguments, those that are left to their defaults too."""
         parameters = inspect.signature(_locate(self.path)).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         return {**defaults, **self.arguments}
+
+    def check_complete(self) -> None:
+        """Raise an InputError if a key is missing, of a component that the program gives none."""
+        try:
+            inspect.signature(_locate(self.path)).bind(**self.arguments)
+        except TypeError as error:
+            raise InputError(f"{self.path}: {error}. Add it beside _component_.") from None
 
     def build(self, *args: Any, **extra: Any) -> Any:
         """Call the component; ``extra`` are the arguments that the program supplies."""
@@ -58,6 +74,31 @@ class Component:
                 f"{self.path} needs a package that is not installed: {error}. "
                 f"Install it with: pip install {error.name or 'PACKAGE'}"
             ) from error
+
+
+@dataclass(frozen=True)
+class Range:
+    """Annotation of a number's field: from which to which it may be; ``is_open``: not ``least``."""
+
+    least: float
+    most: float = math.inf
+    is_open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.least <= value <= self.most and not (self.is_open and value == self.least)
+
+    def __str__(self) -> str:
+        if self.most < math.inf:
+            return f"{'more than ' if self.is_open else ''}{self.least} to {self.most}"
+        return f"more than {self.least}" if self.is_open else f"{self.least} or more"
+
+
+Seed = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1)]
+Whole = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, is_open=True)]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -95,6 +136,31 @@ def build_config(cls: type[T], values: Mapping[str, Any], source: str) -> T:
     result = _build_dataclass(cls, values, "", problems.messages)
     problems.raise_any(source)
     return cast(T, result)
+
+
+def check_ranges(values: Any) -> None:
+    """Hold a dataclass against the ranges of its fields: for those that are made without a config.
+
+    Raises:
+        ValueError: naming the first field that is wrong.
+    """
+    problems: list[str] = []
+    for item in dataclasses.fields(values):
+        kinds = get_args(item.type) if _is_union(item.type) else (item.type,)
+        value = getattr(values, item.name)
+        for kind in kinds:
+            if value is not None and _has_range(kind):
+                _convert(value, kind, item.name, problems)
+    if problems:
+        raise ValueError(problems[0])
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, types.UnionType)
+
+
+def _has_range(kind: Any) -> bool:
+    return get_origin(kind) is Annotated and isinstance(get_args(kind)[1], Range)
 
 
 def suggest(word: str, known: Sequence[str]) -> str:
@@ -140,9 +206,36 @@ def _parse_overrides(overrides: Sequence[str]) -> Any:
         if "=" not in override or override.startswith(("-", "=")):
             raise InputError(f"override {override!r}: expected key=value, such as batch_size=4.")
     try:
-        return OmegaConf.from_dotlist(list(overrides))
+        return OmegaConf.from_dotlist([_unambiguous(override) for override in overrides])
     except (YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"overrides {list(overrides)}: {error}") from None
+
+
+def as_override(key: str, value: Path | str) -> str:
+    """An override that means this very text, whatever is in it."""
+    return f"{key}={_quoted(str(value))}"
+
+
+def _unambiguous(override: str) -> str:
+    """The override with its value quoted where yaml would read a part of it, such as ``run #2``.
+
+    Lists, mappings, quoted texts and tags are left to yaml.
+    """
+    key, _, text = override.partition("=")
+    if not text.strip() or text.lstrip()[0] in "[{'\"!":
+        return override
+    try:
+        tokens = [token for token in yaml.scan(text) if isinstance(token, yaml.ScalarToken)]
+    except YAMLError:
+        tokens = []
+    is_whole = [token.value for token in tokens] == [text.strip()]
+    return override if is_whole else f"{key}={_quoted(text, has_references=True)}"
+
+
+def _quoted(text: str, has_references: bool = False) -> str:
+    """A text as yaml; ``${key}`` in it means a value of the config where ``has_references``."""
+    quoted = json.dumps(text)
+    return quoted if has_references else quoted.replace("${", "\\\\${")
 
 
 def _build_dataclass(cls: type, values: Any, where: str, problems: list[str]) -> Any:
@@ -176,9 +269,11 @@ def _build_dataclass(cls: type, values: Any, where: str, problems: list[str]) ->
 def _convert(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
     """Turn a yaml ``value`` into type ``kind`` or note the problem."""
     origin, args = get_origin(kind), get_args(kind)
+    if _has_range(kind):
+        return _convert_number(value, args[0], args[1], where, problems)
     if origin is Annotated:
         return _build_component(value, args[1], where, problems)
-    if origin in (Union, types.UnionType):
+    if _is_union(kind):
         if value is None and type(None) in args:
             return None
         kinds = [a for a in args if a is not type(None)]
@@ -208,7 +303,28 @@ def _nearest_kind(value: Any, kinds: Sequence[Any]) -> Any:
     return max(kinds, key=lambda cls: len(value.keys() & {f.name for f in dataclasses.fields(cls)}))
 
 
+def _convert_number(value: Any, kind: Any, allowed: Range, where: str, problems: list[str]) -> Any:
+    before = len(problems)
+    number = _convert_plain(value, kind, where, problems)
+    if len(problems) == before and number not in allowed:
+        problems.append(f"{where}: expected {allowed}, found {value!r}")
+    return number
+
+
+def _number_fault(value: Any) -> str | None:
+    """What is wrong with a number, whatever it is for; None of other values."""
+    if type(value) is float and not math.isfinite(value):
+        return f"expected a finite number, found {value!r}"
+    if type(value) is int and abs(value) > _LARGEST:
+        return f"expected a number of at most {_LARGEST}, found {value!s:.60}"
+    return None
+
+
 def _convert_plain(value: Any, kind: Any, where: str, problems: list[str]) -> Any:
+    fault = _number_fault(value)
+    if fault is not None:
+        problems.append(f"{where}: {fault}")
+        return None
     if kind is float and type(value) in (int, float):
         return float(value)
     if kind is Path and isinstance(value, str):
@@ -232,6 +348,7 @@ def _build_component(value: Any, allowed: From, where: str, problems: list[str])
         )
         return None
     arguments = {k: v for k, v in value.items() if k != "_component_"}
+    problems += [f"{where}.{key}: {fault}" for key, fault in _number_faults(arguments)]
     try:
         known = inspect.signature(_locate(path)).parameters
     except InputError as error:
@@ -242,6 +359,19 @@ def _build_component(value: Any, allowed: From, where: str, problems: list[str])
             if key not in known:
                 problems.append(f"{where}.{key}: unknown key; {suggest(key, list(known))}")
     return Component(path, arguments)
+
+
+def _number_faults(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Key and fault of every number in nested values that none is right for."""
+    fault = _number_fault(values)
+    if fault is not None:
+        yield key, fault
+    is_named = isinstance(values, Mapping)
+    parts = values.items() if is_named else enumerate(values) if isinstance(values, list) else ()
+    for name, part in parts:
+        yield from _number_faults(
+            part, f"{key}.{name}".strip(".") if is_named else f"{key}[{name}]"
+        )
 
 
 def _locate(path: str) -> Callable[..., Any]:

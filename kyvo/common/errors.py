@@ -18,10 +18,12 @@ class InputError(ValueError):
 class MissingDependencyError(InputError):
     """An optional package is not installed."""
 
-    def __init__(self, package: str, purpose: str, extra: str) -> None:
+    def __init__(self, package: str, purpose: str, extra: str | None = None) -> None:
+        """``extra`` is the project's that has the package; None: none has."""
+        wanted = package if extra is None else f'"kyvo[{extra}]"'
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed. "
-            f'Install it with: pip install "kyvo[{extra}]"'
+            f"Install it with: pip install {wanted}"
         )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from kyvo.common.errors import InputError
-from kyvo.common.files import file_identity, require_file
+from kyvo.common.files import atomic_file, file_hash, file_identity, require_file
 
 _LISTED = 8
 _ROW_SCALE = ".row_scale"
@@ -41,9 +41,11 @@ def read_state_dict(
     tensors on the meta device, without reading their values.
 
     Raises:
-        InputError: the file is missing, truncated, holds no tensors, or would run code.
+        InputError: the file is missing, truncated, holds no tensors, would run code, or is not
+            the one whose hash is beside it.
     """
     require_file(path, purpose)
+    _check_hash(path, purpose)
     if path.suffix == ".safetensors":
         return read_safetensors(path, purpose, shapes_only)
     content = _read_torch(path, purpose, harmless)
@@ -55,6 +57,43 @@ def read_state_dict(
     if not tensors:
         raise InputError(f"{purpose}: {path}: holds no tensors.")
     return {k: v.to("meta") for k, v in tensors.items()} if shapes_only else tensors
+
+
+def write_torch(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a torch file, all or nothing, and beside it its hash, which ``read_state_dict`` checks.
+
+    ``FILE.sha256`` is in the form that ``sha256sum --check`` reads.
+    """
+    record = _hash_record(path)
+    # In this order, an interruption leaves no hash rather than a wrong one.
+    record.unlink(missing_ok=True)
+    with atomic_file(path) as temporary:
+        try:
+            # To a stream, because torch writes the name of a file into it: a random one here.
+            with temporary.open("wb") as stream:
+                torch.save(content, stream)
+        except RuntimeError as error:  # what torch makes of an error of the disk
+            raise OSError(str(error).partition("\n")[0]) from None
+    with atomic_file(record) as temporary:
+        temporary.write_text(f"{file_hash(path)}  {path.name}\n")
+
+
+def _hash_record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _check_hash(path: Path, purpose: str) -> None:
+    """Refuse a file that is not the one whose hash is beside it; one without a hash passes."""
+    record = _hash_record(path)
+    if not record.is_file():
+        return
+    expected, found = record.read_text(errors="replace").partition(" ")[0], file_hash(path)
+    if found != expected:
+        raise InputError(
+            f"{purpose}: {path}: damaged, or not what {record.name} is of: its SHA-256 is "
+            f"{found[:16]}..., expected {expected[:16]}.... Put back a copy of both, or remove "
+            "the hash of a file that you changed yourself."
+        )
 
 
 def compact(tensors: Mapping[str, Tensor], whole: tuple[str, ...] = ()) -> dict[str, Tensor]:

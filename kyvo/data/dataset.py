@@ -9,10 +9,10 @@ import torch
 from torch.utils.data import Dataset
 
 from kyvo.common.errors import InputError, Problems
+from kyvo.common.image_files import read_image
 from kyvo.data.batches import Batch, BatchSettings, length_buckets, make_loader
 from kyvo.data.store import TokenStore, common_keys, open_store
 from kyvo.images.codebook import recorded_codebook
-from kyvo.images.preprocessing import load_image
 from kyvo.tokens.sequences import CentreFirst, Sample, Segment, SequenceBuilder, get_task
 from kyvo.tokens.vocabulary import Vocabulary
 
@@ -72,7 +72,7 @@ class KyvoDataset(Dataset[tuple[str, Sample]]):
             InputError: the image is missing or damaged.
         """
         assert self._image_folder is not None, "kyvo_dataset asks for it"
-        return load_image(self._image_folder / self.keys[index].decode(), self._image_size)
+        return read_image(self._image_folder / self.keys[index].decode(), self._image_size)
 
     def content(self, segment: Segment, index: int) -> np.ndarray:
         """The stored ids (for images: codes, raster order) of sample ``index``, int64."""

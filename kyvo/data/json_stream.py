@@ -1,21 +1,25 @@
 """Reading a large JSON object entry by entry, in bounded memory, with the place of every fault."""
 
+import codecs
 import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from kyvo.common.errors import InputError
 from kyvo.common.files import require_file
+from kyvo.common.json_text import BOM_REMEDY, JSONFault, strict_json
 
 # Strings (so that brackets inside them do not count) and brackets: all that nesting depends on.
 # A quote alone opens a string that the file's end cuts off.
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[{}\[\]"]', re.DOTALL)
 _NEWLINE = re.compile(rb"\n")
 _MAX_DEPTH = 64
+_REMEDY = (
+    "Expected one JSON object {key: value, ...}; the file may be truncated: make or download it "
+    "again."
+)
 _MAX_VALUE_BYTES = 1 << 26
 
 
@@ -36,6 +40,8 @@ def iterate_entries(path: Path, purpose: str) -> Iterator[tuple[str, Any]]:
 
 
 def _entries(data: mmap.mmap, path: Path, purpose: str) -> Iterator[tuple[str, Any]]:
+    if data[: len(codecs.BOM_UTF8)] == codecs.BOM_UTF8:
+        raise _fault(data, 0, "a byte order mark", path, purpose, BOM_REMEDY)
     seen: set[str] = set()
     end_of_last = _expect(data, 0, rb"\s*\{", path, purpose)
     first = True
@@ -91,14 +97,14 @@ def _expect(data: mmap.mmap, start: int, pattern: bytes, path: Path, purpose: st
 
 def _parse(data: mmap.mmap, start: int, stop: int, path: Path, purpose: str) -> Any:
     try:
-        return orjson.loads(data[start:stop])
-    except orjson.JSONDecodeError as error:
-        raise _fault(data, start, f"invalid value: {error}", path, purpose) from None
+        return strict_json(data[start:stop])
+    except JSONFault as fault:
+        problem = f"invalid value: {fault.problem}"
+        raise _fault(data, start, problem, path, purpose, fault.remedy) from None
 
 
-def _fault(data: mmap.mmap, offset: int, problem: str, path: Path, purpose: str) -> InputError:
+def _fault(
+    data: mmap.mmap, offset: int, problem: str, path: Path, purpose: str, remedy: str = _REMEDY
+) -> InputError:
     line = 1 + sum(1 for _ in _NEWLINE.finditer(data, 0, offset))
-    return InputError(
-        f"{purpose}: {path}: line {line}, byte {offset}: {problem}. Expected one JSON object "
-        "{key: value, ...}; the file may be truncated: make or download it again."
-    )
+    return InputError(f"{purpose}: {path}: line {line}, byte {offset}: {problem}. {remedy}")

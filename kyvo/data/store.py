@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 
 from kyvo.common.errors import InputError
-from kyvo.common.files import map_array, require_file
+from kyvo.common.files import map_array, require_file, umask
 from kyvo.data.json_stream import iterate_entries
 
 _FORMAT = 2
@@ -81,8 +81,8 @@ class TokenStore:
 def open_store(path: Path | str, purpose: str) -> TokenStore:
     """Open ``path`` through its cache, building the cache if there is none for this version.
 
-    The cache is in ``.kyvo-cache`` beside the file, or, where that cannot be written, in the
-    user's cache folder.
+    The cache is in ``.kyvo-cache`` beside the file, or, where that cannot be written or read, in
+    the user's cache folder.
 
     Raises:
         InputError: the file is missing, is not valid JSON or not of the expected layout.
@@ -91,12 +91,13 @@ def open_store(path: Path | str, purpose: str) -> TokenStore:
     status = path.stat()
     place = hashlib.sha256(str(path.parent).encode()).hexdigest()[:12]
     name = f"{path.name}-{status.st_size}-{status.st_mtime_ns}-v{_FORMAT}"
-    homes = (path.parent / ".kyvo-cache", _user_cache() / place)
+    homes = [path.parent / ".kyvo-cache", *(home / place for home in _user_caches())]
     for home in homes:
-        if (home / name).is_dir():
+        if (home / name).is_dir() and os.access(home / name, os.R_OK | os.X_OK):
             return _map(path, home / name)
     for home in homes:
-        if _is_writable(home):
+        # One that is there and cannot be read is another user's.
+        if not (home / name).is_dir() and _is_writable(home):
             _save(_read(path, purpose), home, name, stale_prefix=f"{path.name}-")
             return _map(path, home / name)
     tried = " and ".join(map(str, homes))
@@ -182,6 +183,8 @@ def _key_bytes(key: str, where: str) -> bytes:
 def _save(arrays: dict[str, np.ndarray], home: Path, name: str, stale_prefix: str) -> None:
     """Write the arrays into a new folder and rename it; the first of two processes wins."""
     temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=home))
+    # Not for its maker alone: others read the data, and its cache, too.
+    temporary.chmod(0o777 & ~umask())
     try:
         for array in _ARRAYS:
             np.save(temporary / f"{array}.npy", arrays[array], allow_pickle=False)
@@ -202,8 +205,13 @@ def _map(path: Path, folder: Path) -> TokenStore:
     return TokenStore(path, *(map_array(folder / f"{name}.npy", purpose) for name in _ARRAYS))
 
 
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kyvo"
+def _user_caches() -> list[Path]:
+    """The user's cache folder; none for a user who has no home, as in many containers."""
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return [(Path(chosen) if chosen else Path.home() / ".cache") / "kyvo"]
+    except RuntimeError:
+        return []
 
 
 def _is_writable(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from kyvo.common.config import Component, From
+from kyvo.common.config import Component, Count, From, Seed, Whole, check_ranges
 from kyvo.common.devices import resolve_precision
 from kyvo.common.errors import Problems
 from kyvo.decoding.numbers import Numbers
@@ -14,8 +14,6 @@ from kyvo.decoding.quantization import Quantization
 from kyvo.decoding.sampling import GREEDY, Sampling
 from kyvo.scenes import get_schema
 from kyvo.tokens.vocabulary import get_vocabulary
-
-_LEAST = {"max_new_tokens": 1, "batch_size": 1, "num_samples": 1, "first_sample": 0}
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,10 @@ class GenerationConfig:
     model: Annotated[Component, From(("kyvo.models",))] | None = None
     tokenizer: Path | None = None
     subtask: str | None = None
-    max_new_tokens: int = 1024
-    batch_size: int = 32
-    first_sample: int = 0
-    num_samples: int | None = None
+    max_new_tokens: Count = 1024
+    batch_size: Count = 32
+    first_sample: Whole = 0
+    num_samples: Count | None = None
     sampling: Sampling = GREEDY
     constrained: bool = True
     numbers: Numbers = "best"
@@ -79,7 +77,7 @@ class GenerationConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     quantization: Quantization = "none"
     compile: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         problems = Problems()
@@ -88,12 +86,14 @@ class GenerationConfig:
         if self.scene_schema is not None:
             problems.attempt(get_schema, self.scene_schema)
         problems.raise_any()
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}: expected {least} or more, found {value}")
+        check_ranges(self)
         if "/" in self.run_identifier or self.run_identifier in ("", ".", ".."):
             raise ValueError(f"run_identifier: {self.run_identifier!r} cannot be a folder name")
+
+    @property
+    def input_folders(self) -> tuple[Path, ...]:
+        """Folders that are read, in which nothing may be written."""
+        return self.dataset.folders()
 
     def on(self, device: torch.device) -> "GenerationConfig":
         """The same run with the precision that ``auto`` means on ``device``."""

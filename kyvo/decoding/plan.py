@@ -14,7 +14,13 @@ import torch
 from kyvo.common.config import Component, load_config
 from kyvo.common.devices import check_float8, check_memory, resolve_device
 from kyvo.common.errors import InputError, Problems
-from kyvo.common.files import check_free_space, file_hash, format_bytes, require_folder
+from kyvo.common.files import (
+    check_free_space,
+    check_outside,
+    file_hash,
+    format_bytes,
+    require_folder,
+)
 from kyvo.data.dataset import KyvoDataset
 from kyvo.data.inspection import DATA_REMEDY, check_image_codes, check_scenes
 from kyvo.decoding.config import GenerationConfig
@@ -233,6 +239,8 @@ def plan_generation(config: GenerationConfig) -> GenerationPlan:
         parts.model,
         weights,
     )
+    problems.attempt(check_outside, plan.files.three_d_folder, *config.input_folders)
+    problems.attempt(check_outside, plan.files.image_folder, *config.input_folders)
     problems.attempt(plan.files.check_names, plan.indices)
     problems.attempt(check_scenes, plan.dataset, codec)
     problems.attempt(check_log, plan.log_path, plan.description)

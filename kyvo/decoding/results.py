@@ -4,17 +4,15 @@
 missing samples. The files that the metric scripts read are made from it at the end.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from kyvo.common.errors import InputError
-from kyvo.common.files import check_output_name, write_array, write_json
+from kyvo.common.files import JSONLines, check_output_name, read_json_lines, write_array, write_json
 from kyvo.data.dataset import KyvoDataset
 from kyvo.decoding.outputs import Generated, OutputReader, decode_with_markers
 from kyvo.scenes import ParseReport
@@ -39,12 +37,8 @@ class ResultsLog:
             InputError: the log was written by a run with other settings or data, or is damaged.
         """
         lines = check_log(path, run)
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._done = dict(_read_entry(line, keys, path) for line in lines[1:])
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(b"".join(orjson.dumps(x) + b"\n" for x in (lines or [dict(run)])))
-        os.replace(temporary, path)
-        self._stream = path.open("ab")
+        self._lines = JSONLines(path, lines or [dict(run)])
 
     @property
     def done(self) -> dict[int, Generated]:
@@ -56,20 +50,18 @@ class ResultsLog:
         line = {"index": index, "key": key, "ids": generated.ids.tolist()}
         if generated.values is not None:
             line["values"] = generated.values  # NaN is written as null
-        self._stream.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
-        self._stream.flush()
+        self._lines.add(line)
         self._done[index] = generated
 
     def close(self) -> None:
         """Flush to disk and close."""
-        os.fsync(self._stream.fileno())
-        self._stream.close()
+        self._lines.close()
 
 
-def check_log(path: Path, run: Mapping[str, Any]) -> list[Any]:
+def check_log(path: Path, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The lines of a log; InputError, with both values, if another setup wrote it."""
-    lines = _whole_lines(path)
-    found = lines[0] if lines and isinstance(lines[0], dict) else {}
+    lines = list(read_json_lines(path, "results")) if path.is_file() else []
+    found = lines[0] if lines else {}
     changed = [
         f"{key}: then {found.get(key)!r}, now {run.get(key)!r}"
         for key in {**found, **run}
@@ -82,17 +74,6 @@ def check_log(path: Path, run: Mapping[str, Any]) -> list[Any]:
             + "\n    Choose another run_identifier, or delete that folder."
         )
     return lines
-
-
-def _whole_lines(path: Path) -> list[Any]:
-    """Parsed lines; a last line that a crash cut off is left out."""
-    if not path.is_file():
-        return []
-    *lines, _ = path.read_bytes().split(b"\n")
-    try:
-        return [orjson.loads(line) for line in lines]
-    except orjson.JSONDecodeError as error:
-        raise InputError(f"results: {path}: damaged: {error}. Delete it and run again.") from None
 
 
 def _read_entry(line: Any, keys: np.ndarray, path: Path) -> tuple[int, Generated]:
@@ -132,12 +113,13 @@ class ResultFiles:
         Raises:
             InputError: naming the file.
         """
-        if self._writes_images:
+        if self.writes_images:
             for index in indices:
                 self._image_path("ground_truth", index)
 
     @property
-    def _writes_images(self) -> bool:
+    def writes_images(self) -> bool:
+        """Whether the run's task has images among its outputs."""
         return any(segment.modality == "image" for segment in self.reader.task.outputs)
 
     def image_paths(self, indices: Sequence[int]) -> set[Path]:
@@ -166,7 +148,7 @@ class ResultFiles:
                 answers.append(self._entry(index, "predicted", answer=output.answer))
             if output.codes is not None:
                 self._write_image("generated", index, output.codes)
-            elif self._writes_images:
+            elif self.writes_images:
                 # Of an earlier run, perhaps: it must not pass for this one's.
                 self._image_path("generated", index).unlink(missing_ok=True)
         if predicted:

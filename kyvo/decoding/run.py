@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +69,11 @@ def run_generation(plan: GenerationPlan, engine: Engine) -> GenerationSummary:
     Raises:
         InputError: results of another setup are in the folder, or another run works there.
     """
-    with folder_lock(plan.files.three_d_folder):
+    files = plan.files
+    written = [files.three_d_folder, *([files.image_folder] if files.writes_images else [])]
+    with ExitStack() as locks:
+        for folder in written:
+            locks.enter_context(folder_lock(folder, *plan.config.input_folders))
         return _run(plan, engine)
 
 

@@ -4,10 +4,13 @@ Shapes: B rows, V ids.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from kyvo.common.config import Count, NonNegative, Range, Seed, check_ranges
 
 
 @dataclass(frozen=True)
@@ -21,18 +24,13 @@ class Sampling:
         seed: a sample's draws depend on it and on the sample's index, not on its batch.
     """
 
-    temperature: float = 0.0
-    top_k: int | None = None
-    top_p: float = 1.0
-    seed: int = 0
+    temperature: NonNegative = 0.0
+    top_k: Count | None = None
+    top_p: Annotated[float, Range(0, 1, is_open=True)] = 1.0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature: expected 0 or more, found {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k: expected 1 or more, found {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p: expected more than 0 and at most 1, found {self.top_p}")
+        check_ranges(self)
 
     def draws(self, sample_index: int, count: int) -> Tensor:
         """The uniform numbers in [0, 1) that decide a sample's tokens, float32 (count,)."""

@@ -7,11 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+from kyvo.common.files import folder_lock
 from kyvo.decoding import GenerationPlan, GenerationSummary
 from kyvo.evaluation.table import Row
 from kyvo.images.checkpoint import load_vqgan
 from kyvo.images.codec import ImageCodec
-from kyvo.images.embedding_files import decode_embeddings, find_embeddings, find_vqgan
+from kyvo.images.embedding_files import (
+    IMAGE_FOLDERS,
+    decode_embeddings,
+    find_embeddings,
+    find_vqgan,
+)
 from kyvo.metrics.answers import AnswerScores, score_answers
 from kyvo.metrics.images import ImageScores, score_images
 from kyvo.metrics.jaccard import score_scenes
@@ -131,8 +137,16 @@ def _measure_answers(plan: GenerationPlan, result: Measurement) -> None:
 
 def _measure_images(plan: GenerationPlan, row: Row, vqgan: Path, result: Measurement) -> None:
     output = plan.config.output_dir / "decoded_images" / plan.config.run_identifier
-    # Images of an earlier run with more samples must not count.
-    shutil.rmtree(output, ignore_errors=True)
+    with folder_lock(output):
+        _decode_and_compare(plan, row, vqgan, output, result)
+
+
+def _decode_and_compare(
+    plan: GenerationPlan, row: Row, vqgan: Path, output: Path, result: Measurement
+) -> None:
+    for folder in IMAGE_FOLDERS:
+        # Images of an earlier run with more samples must not count.
+        shutil.rmtree(output / folder, ignore_errors=True)
     paths = plan.files.image_paths(plan.indices)
     files = [file for file in find_embeddings(plan.files.image_folder) if file.path in paths]
     model = load_vqgan(find_vqgan(plan.config.data_root / vqgan))

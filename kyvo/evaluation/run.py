@@ -5,8 +5,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from kyvo.common.config import as_override
 from kyvo.common.errors import InputError
-from kyvo.common.files import check_free_space
+from kyvo.common.files import check_free_space, folder_lock
 from kyvo.decoding import plan_generations, run_generations
 from kyvo.evaluation.measure import Result, measure
 from kyvo.evaluation.report import write_report
@@ -51,15 +52,18 @@ def evaluate(
         for label, _, config in jobs
     )
     check_rows([result.row for _, result, _ in jobs], plans)
-    for (label, result, _), (plan, summary) in zip(jobs, run_generations(plans), strict=True):
-        result.measurements[label].append(measure(plan, summary, result.row))
-        write_report(results, output)
-        tqdm.write(f"{plan.config.run_identifier}: {summary}")
+    with folder_lock(output):
+        for (label, result, _), (plan, summary) in zip(jobs, run_generations(plans), strict=True):
+            result.measurements[label].append(measure(plan, summary, result.row))
+            write_report(results, output)
+            tqdm.write(f"{plan.config.run_identifier}: {summary}")
     return results
 
 
 def _own_overrides(checkpoint: Path | None, output: Path) -> list[str]:
-    return [f"checkpoint='{checkpoint}'", f"output_dir='{output}'"] if checkpoint else []
+    if checkpoint is None:
+        return []
+    return [as_override("checkpoint", checkpoint), as_override("output_dir", output)]
 
 
 def _labels(checkpoints: Sequence[Path]) -> dict[str, Path | None]:

@@ -8,15 +8,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from kyvo.common.config import build_config
 from kyvo.common.errors import InputError
-from kyvo.common.files import atomic_file, check_output_name, require_file
-from kyvo.common.weight_files import check_weights, read_state_dict
+from kyvo.common.files import (
+    atomic_file,
+    check_output_name,
+    check_outside,
+    copy_file,
+    list_files,
+    require_file,
+)
+from kyvo.common.weight_files import check_weights, read_state_dict, write_torch
 from kyvo.images.vqgan import VQGAN, VQGANConfig
 
 RUN_WEIGHTS = "checkpoints/last.ckpt"
@@ -58,8 +64,21 @@ def save_vqgan(model: VQGAN, folder: Path | str, name: str) -> None:
     with atomic_file(folder / "configs" / file_name) as temporary:
         temporary.write_text(OmegaConf.to_yaml(_project(model.config)), encoding="utf-8")
     weights = {key: value.detach().cpu() for key, value in model.state_dict().items()}
-    with atomic_file(folder / RUN_WEIGHTS) as temporary:
-        torch.save({"state_dict": weights}, temporary)
+    write_torch(folder / RUN_WEIGHTS, {"state_dict": weights})
+
+
+def copy_vqgan(source: Path, target: Path) -> None:
+    """Copy what ``load_vqgan`` reads of a run folder, and the other configs beside it.
+
+    Raises:
+        InputError: ``target`` is in ``source``.
+    """
+    if target.resolve() != source.resolve():
+        check_outside(target, source)
+    weights = source / RUN_WEIGHTS
+    paths = [*list_files(source / "configs", (".yaml",)), *list_files(weights.parent, (".sha256",))]
+    for path in (*paths, weights):
+        copy_file(path, target / path.relative_to(source))
 
 
 def read_vqgan_config(path: Path | str) -> VQGANConfig:

@@ -19,6 +19,8 @@ from kyvo.images.codec import ImageCodec
 from kyvo.images.vqgan import VQGANConfig
 
 _FOLDERS = {"generated": "GENERATED", "ground_truth": "GROUNDTRUTH"}
+IMAGE_FOLDERS = tuple(_FOLDERS.values())
+"""Where the decoded images go, in the folder of the output."""
 
 
 @dataclass(frozen=True)

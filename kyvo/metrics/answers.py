@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from kyvo.common.errors import InputError
-from kyvo.common.files import read_json, write_json
+from kyvo.common.files import list_files, read_json, write_json
 from kyvo.metrics.fields import expect, take
 
 _MARKERS = ("[TEXT-START]", "[TEXT-END]", "<|end_of_text|>")
@@ -140,7 +140,7 @@ def read_families(path: Path | str, keys: Collection[str]) -> dict[str, str]:
     purpose, path = "families of questions", Path(path)
     place = f"{purpose}: {path}"
     if path.is_dir():
-        places = {f"{file.stem}.png": file for file in path.glob("*.json")}
+        places = {f"{file.stem}.png": file for file in list_files(path, (".json",))}
         rows = {key: read_json(places[key], purpose) for key in keys if key in places}
     else:
         rows = expect(read_json(path, purpose), dict, place)

@@ -13,18 +13,18 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 from tqdm import tqdm
 
 from kyvo.common.errors import InputError
-from kyvo.common.files import atomic_file, require_file, write_json
+from kyvo.common.files import atomic_file, list_files, write_json
+from kyvo.common.image_files import IMAGE_SUFFIXES, read_image
 from kyvo.scenes.folders import ENVIRONMENT_FOLDER
 
 _PREFIXES = ("generated_", "ground_truth_")
 _ENVIRONMENTS = re.compile(ENVIRONMENT_FOLDER.format(environment="(?P<environment>.+)"))
-_SUFFIXES = (".png", ".jpg", ".jpeg")
 _MIN_SIDE = 7
 """Side of skimage's default SSIM window, in pixels."""
 
@@ -43,7 +43,7 @@ class ImagePair:
         Raises:
             InputError: a file is missing, is no image, or is smaller than SSIM's window.
         """
-        return cls(read_image(generated), read_image(groundtruth))
+        return cls(_read_large(generated), _read_large(groundtruth))
 
     @cached_property
     def grey(self) -> tuple[np.ndarray, np.ndarray]:
@@ -165,10 +165,10 @@ def images_by_name(folder: Path | str, purpose: str) -> dict[str, Path]:
     Raises:
         InputError: the folder holds no image, or two of one name.
     """
-    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in _SUFFIXES)
+    paths = list_files(Path(folder), IMAGE_SUFFIXES)
     if not paths:
         raise InputError(
-            f"{purpose}: {folder}: no images ({', '.join(_SUFFIXES)}). Check the path."
+            f"{purpose}: {folder}: no images ({', '.join(IMAGE_SUFFIXES)}). Check the path."
         )
     result: dict[str, Path] = {}
     for path in paths:
@@ -181,18 +181,9 @@ def images_by_name(folder: Path | str, purpose: str) -> dict[str, Path]:
     return result
 
 
-def read_image(path: Path | str) -> np.ndarray:
-    """Read an image as RGB, uint8 (H, W, 3).
-
-    Raises:
-        InputError: the file is missing, is no image, or is smaller than SSIM's window.
-    """
-    path = require_file(path, "image")
-    try:
-        with Image.open(path) as image:
-            image_HWC = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"image: {path}: cannot be read: {error}. Make it again.") from None
+def _read_large(path: Path | str) -> np.ndarray:
+    """``read_image`` that refuses images smaller than SSIM's window."""
+    image_HWC = read_image(Path(path))
     if min(image_HWC.shape[:2]) < _MIN_SIDE:
         raise InputError(
             f"image: {path}: {image_HWC.shape[1]} x {image_HWC.shape[0]} pixels; "

@@ -56,8 +56,9 @@ class TauScores:
 
     @property
     def predicted_jaccard(self) -> float:
-        """Mean over the scenes that have a prediction: what the released code reports."""
-        return fmean(scene.jaccard for scene in self.scenes if scene.is_predicted)
+        """Mean over the scenes that have a prediction: what the released code reports; or 0."""
+        found = [scene.jaccard for scene in self.scenes if scene.is_predicted]
+        return fmean(found) if found else 0.0
 
     @property
     def mean_counts(self) -> tuple[float, float, float]:

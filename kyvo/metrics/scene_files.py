@@ -135,7 +135,7 @@ def _pair(
 ) -> Evaluation:
     """Every scene of the ground truth with its prediction, where there is one."""
     chosen = {key: scene for key, scene in truth.scenes.items() if keys is None or key in keys}
-    if not predicted.keys() & truth.scenes.keys():
+    if predicted and not predicted.keys() & truth.scenes.keys():
         raise InputError(
             f"predictions: none of the {len(predicted)} scenes, such as {next(iter(predicted))!r}, "
             "is in the ground truth. Check that both are of the same test set."

@@ -4,7 +4,6 @@ A world is FOLDER/SPLIT/{images/*.png, scenes/*.json} and, where there are texts
 FOLDER/SPLIT/texts/NAME.json ({key: text}). Everything streams: memory holds a batch of images.
 """
 
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +17,11 @@ import torch
 from tqdm import tqdm
 
 from kyvo.common.errors import InputError
-from kyvo.common.files import atomic_file, read_json
+from kyvo.common.files import atomic_file, copy_file, list_files, read_json
+from kyvo.common.image_files import list_images
 from kyvo.common.inherited import Inherited
 from kyvo.images.codebook import codebook_record, record_codebook
 from kyvo.images.codec import ImageCodec
-from kyvo.images.preprocessing import list_images
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.prepare.readers import Readers, chunked, start_readers
 from kyvo.scenes import Scene, SceneCodec
@@ -59,7 +58,7 @@ class WorldTokenizer:
         """Write the split's image, scene and text files; how many entries of each."""
         folder = world / split
         counts = self.tokenize_scenes(folder, split, layout)
-        for path in sorted((folder / "texts").glob("*.json")):
+        for path in list_files(folder / "texts", (".json",)):
             texts = _read_texts(path)
             counts[path.stem] = self.tokenize_texts(texts, layout.text_file(split, path.stem))
         return counts
@@ -158,11 +157,10 @@ def fast_batch_size(device: torch.device, image_size: int) -> int:
 
 def copy_originals(folder: Path, target: Path, stems: Collection[str] | None = None) -> None:
     """Copy images and scenes of ``folder`` to ``target``; of some stems only, or None: all."""
-    for kind in ("images", "scenes"):
-        (target / kind).mkdir(parents=True, exist_ok=True)
-        for path in sorted((folder / kind).iterdir()):
-            if stems is None or path.stem in stems:
-                shutil.copyfile(path, target / kind / path.name)
+    images, scenes = list_images(folder), list_files(folder / "scenes", (".json",))
+    for path in (*images, *scenes):
+        if stems is None or path.stem in stems:
+            copy_file(path, target / path.parent.name / path.name)
 
 
 def in_order(scene: Scene, order: ObjectOrder, directions: Any, where: str) -> Scene:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from kyvo.common.errors import InputError, Problems
-from kyvo.common.files import read_json
+from kyvo.common.files import list_files, list_visible, read_json
+from kyvo.common.image_files import image_size, read_image
 from kyvo.data.store import TokenStore, common_keys, open_store
-from kyvo.images.preprocessing import load_image
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.prepare.statistics import SceneStatistics
 from kyvo.prepare.world_tasks import EVALUATION, find_task
@@ -139,7 +138,7 @@ def _check_split(
         counts = _check_records(name, paths, good, findings)
         groups = ", ".join(f"{group} x {counts[group]}" for group in sorted(counts))
         lines.append(f"  {name}: {groups or 'none'}")
-    for path in sorted((folder / "texts").glob("*.json")):
+    for path in list_files(folder / "texts", (".json",)):
         count = _check_texts(path, images[0], findings)
         lines.append(f"  {path.stem}: texts of {count} of {len(images[0])} images")
     return lines
@@ -150,7 +149,9 @@ def _files(folder: Path, suffix: str, findings: Findings) -> Files:
     if not folder.is_dir():
         findings.add(f"{folder}: no such folder. Expected files NAME{suffix} there.")
         return {}
-    paths = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    paths = findings.attempt(list_visible, folder)
+    if paths is None:
+        return {}
     for path in paths:
         if path.suffix != suffix:
             findings.add(f"{path}: expected only files NAME{suffix} there. Convert or remove it.")
@@ -195,9 +196,9 @@ def _check_records(
 
 def _read_image(path: Path, sizes: Sizes, findings: Findings) -> None:
     """Decode the whole image and record its size."""
-    if findings.attempt(load_image, path, size=1) is not None:
-        with Image.open(path) as image:
-            sizes[f"{image.width} x {image.height}"].append(path)
+    if findings.attempt(read_image, path, 1) is not None:
+        width, height = image_size(path)
+        sizes[f"{width} x {height}"].append(path)
 
 
 def _check_sizes(sizes: Sizes, findings: Findings) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kyvo.common.errors import InputError
-from kyvo.common.files import read_json
+from kyvo.common.files import list_files, read_json
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.prepare.tokenization import WorldTokenizer, copy_originals
 from kyvo.world.objaworld import ObjaWorldScene
@@ -125,7 +125,7 @@ def _environments(
     """ObjaWorld's keys name the environment, and originals go to one folder of each."""
     stems: dict[str, set[str]] = {}
     keys = {}
-    for path in sorted((folder / "scenes").glob("*.json")):
+    for path in list_files(folder / "scenes", (".json",)):
         scene = ObjaWorldScene.from_json(read_json(path, "scene"), str(path))
         keys[scene.image_filename] = scene.key
         stems.setdefault(scene.environment, set()).add(Path(scene.image_filename).stem)
@@ -139,7 +139,7 @@ def _environments(
 
 def _read_rows(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """What is said about every item, by the name of its image."""
-    for path in sorted(folder.glob("*.json")):
+    for path in list_files(folder, (".json",)):
         row = read_json(path, "texts of the world")
         if not isinstance(row, dict):
             raise InputError(f"{path}: expected an object. Make the world again.")

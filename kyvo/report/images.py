@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from kyvo.common.errors import InputError
+from kyvo.common.image_files import read_image
 from kyvo.report.top_down import Map
 from kyvo.scenes import Scene, SceneObject
 
@@ -38,11 +38,7 @@ def image_uri(path: Path) -> str:
     Raises:
         InputError: the file is no readable image.
     """
-    try:
-        with Image.open(path) as image:
-            return array_uri(np.asarray(image.convert("RGB")))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"image: {path}: cannot be read: {error}. Make it again.") from None
+    return array_uri(read_image(path))
 
 
 def array_uri(image_HWC: np.ndarray) -> str:

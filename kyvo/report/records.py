@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from kyvo.common.errors import InputError
-from kyvo.common.files import read_json, require_file
+from kyvo.common.files import read_json, read_json_lines
 from kyvo.metrics.fields import expect
 
 Row = Mapping[str, Any]
@@ -19,15 +17,7 @@ def read_log(path: Path | str) -> list[Row]:
     Raises:
         InputError: the file is missing, or a line is not a JSON object.
     """
-    lines = require_file(path, "log").read_bytes().splitlines()
-    rows: list[Row] = []
-    for number, line in enumerate(lines, start=1):
-        place = f"log: {path}: line {number}"
-        try:
-            rows.append(expect(orjson.loads(line), dict, place))
-        except orjson.JSONDecodeError as error:
-            raise InputError(f"{place}: not valid JSON: {error}. Remove the line.") from None
-    return rows
+    return list(read_json_lines(path, "log"))
 
 
 def series(rows: list[Row], name: str) -> tuple[list[float], list[float]]:

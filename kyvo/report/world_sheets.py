@@ -12,7 +12,7 @@ import numpy as np
 
 from kyvo.common.errors import InputError, MissingDependencyError
 from kyvo.common.files import atomic_file, read_json
-from kyvo.images.preprocessing import list_images, load_image
+from kyvo.common.image_files import list_images, read_image
 from kyvo.metrics.fields import take
 from kyvo.scenes import SCHEMAS, Scene, SceneObject, Schema
 
@@ -154,7 +154,7 @@ def _positions(objects: Sequence[SceneObject]) -> Callable[[Any], None]:
 
 def _side_by_side(paths: Sequence[Path]) -> np.ndarray:
     """Images in a row with a white gap, uint8 (H, W, 3)."""
-    images = [load_image(path) for path in paths]
+    images = [read_image(path) for path in paths]
     gap = np.full((images[0].shape[0], max(images[0].shape[1] // 40, 1), 3), 255, np.uint8)
     parts = [part for image in images for part in (image, gap)]
     return np.concatenate(parts[:-1], axis=1)

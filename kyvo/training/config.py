@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 import torch
 
-from kyvo.common.config import Component, From
+from kyvo.common.config import (
+    Component,
+    Count,
+    From,
+    NonNegative,
+    Positive,
+    Seed,
+    Whole,
+    check_ranges,
+)
 from kyvo.common.devices import resolve_precision
 from kyvo.common.errors import Problems
 from kyvo.models.weights import LmHeadInit
@@ -17,17 +26,6 @@ from kyvo.training.loss import Normalization
 SOURCES = ("kyvo.data.dataset", "kyvo.prepare.stream")
 """Where the builders of samples are."""
 Precision = Literal["auto", "fp32", "bf16_mixed", "bf16"]
-_POSITIVE = (
-    "batch_size",
-    "gradient_accumulation_steps",
-    "epochs",
-    "max_steps",
-    "log_every_n_steps",
-    "validate_every_n_steps",
-    "validation_batches",
-    "save_every_n_steps",
-    "keep_checkpoints",
-)
 
 
 @dataclass(frozen=True)
@@ -44,18 +42,14 @@ class LossConfig:
             the numbers; 0: one label.
     """
 
-    weight_first_positions: int = 0
-    weight: float = 1.0
+    weight_first_positions: Whole = 0
+    weight: Positive = 1.0
     normalization: Normalization = "valid"
-    head_chunk: int = 0
-    number_sigma: float = 0.0
+    head_chunk: Whole = 0
+    number_sigma: NonNegative = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("weight_first_positions", "head_chunk", "number_sigma"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected 0 or more, found {getattr(self, name)}")
-        if self.weight <= 0:
-            raise ValueError(f"weight: expected more than 0, found {self.weight}")
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -124,18 +118,18 @@ class TrainingConfig:
     precision: Precision = "auto"
     compile: bool = False
     float8: bool = False
-    batch_size: int = 32
-    gradient_accumulation_steps: int = 1
-    epochs: int = 10
-    max_steps: int | None = None
-    clip_grad_norm: float | None = 1.0
-    num_workers: int = 0
-    seed: int = 0
-    log_every_n_steps: int = 10
-    validate_every_n_steps: int | None = None
-    validation_batches: int | None = None
-    save_every_n_steps: int | None = None
-    keep_checkpoints: int = 2
+    batch_size: Count = 32
+    gradient_accumulation_steps: Count = 1
+    epochs: Count = 10
+    max_steps: Count | None = None
+    clip_grad_norm: Positive | None = 1.0
+    num_workers: Whole = 0
+    seed: Seed = 0
+    log_every_n_steps: Count = 10
+    validate_every_n_steps: Count | None = None
+    validation_batches: Count | None = None
+    save_every_n_steps: Count | None = None
+    keep_checkpoints: Count = 2
     export_released: Literal["never", "last", "every_epoch"] = "last"
     resume: Literal["auto", "never"] = "auto"
 
@@ -145,16 +139,12 @@ class TrainingConfig:
         if self.scene_schema is not None:
             problems.attempt(get_schema, self.scene_schema)
         problems.raise_any()
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected 1 or more, found {value}")
-        for name in ("num_workers", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected 0 or more, found {getattr(self, name)}")
-        if self.clip_grad_norm is not None and self.clip_grad_norm <= 0:
+        check_ranges(self)
+        warm_up = self.lr_scheduler.arguments.get("num_warmup_steps", 0) if self.lr_scheduler else 0
+        if type(warm_up) is not int or warm_up < 0:
             raise ValueError(
-                f"clip_grad_norm: expected more than 0, or null, found {self.clip_grad_norm}"
+                f"lr_scheduler.num_warmup_steps: expected a whole number of 0 or more, found "
+                f"{warm_up!r}"
             )
         if self.float8 and (self.precision == "fp32" or not self.compile):
             raise ValueError(
@@ -169,6 +159,12 @@ class TrainingConfig:
                 "precision: bf16 weights need an optimizer with bf16_stochastic_round: true "
                 "(torchao.optim.AdamW8bit), or use bf16_mixed, which keeps float32 weights"
             )
+
+    @property
+    def input_folders(self) -> tuple[Path, ...]:
+        """Folders that are read, in which nothing may be written."""
+        held_out = self.validation_dataset.folders() if self.validation_dataset else ()
+        return (*self.dataset.folders(), *held_out)
 
     def on(self, device: torch.device) -> "TrainingConfig":
         """The same run with the precision that ``auto`` means on ``device``."""

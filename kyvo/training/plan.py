@@ -13,7 +13,12 @@ from torch import nn
 
 from kyvo.common.devices import check_float8, check_memory, free_memory, resolve_device
 from kyvo.common.errors import Problems
-from kyvo.common.files import check_free_space, format_bytes, require_folder
+from kyvo.common.files import (
+    check_free_space,
+    check_outside,
+    format_bytes,
+    require_folder,
+)
 from kyvo.data.batches import BatchSource, LossWeighting, collate
 from kyvo.data.dataset import KyvoDataset
 from kyvo.data.inspection import DATA_REMEDY, check_image_codes, check_scenes
@@ -30,6 +35,7 @@ from kyvo.training.setup import (
     build_optimizer,
     build_source,
     check_lengths,
+    check_logger,
     describe_run,
     find_start,
     load_start,
@@ -97,6 +103,7 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
     vocabulary = get_vocabulary(config.vocabulary)
     problems = Problems()
     problems.attempt(require_folder, config.data_root, "data_root", DATA_REMEDY)
+    problems.attempt(check_outside, config.output_dir, *config.input_folders)
     device = problems.attempt(resolve_device, config.device)
     model = problems.attempt(build_on_meta, config.model, vocabulary)
     component = config.dataset.with_defaults(seed=config.seed)
@@ -104,6 +111,8 @@ def plan_training(config: TrainingConfig) -> TrainingPlan:
     validation = None
     if config.validation_dataset is not None:
         validation = problems.attempt(build_source, config.validation_dataset, vocabulary, model)
+    if config.metric_logger is not None:
+        problems.attempt(check_logger, config.metric_logger)
     if device is not None:
         config = config.on(device)
         problems.attempt(_check_optimizer, config, device)

@@ -1,6 +1,5 @@
 """Parts that every recipe shares: precision, signals, metrics log."""
 
-import json
 import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torchtune.training.metric_logging import MetricLoggerInterface
 
-from kyvo.common.files import atomic_file
+from kyvo.common.files import JSONLines, read_json_lines
 from kyvo.training.config import Precision
 
 
@@ -70,29 +69,24 @@ class MetricsLog:
 
     def __init__(self, path: Path, also: MetricLoggerInterface | None, last_step: int) -> None:
         """Go on after ``last_step``; what an interrupted run logged later is written again."""
-        kept = _lines_up_to(path, last_step)
-        with atomic_file(path) as temporary:
-            temporary.write_text("".join(kept))
-        self._stream = path.open("a")
+        self._lines = JSONLines(path, _rows_up_to(path, last_step))
         self._also = also
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Log ``values`` of ``step``."""
-        self._stream.write(json.dumps({"step": step, **values}) + "\n")
-        self._stream.flush()
+        self._lines.add({"step": step, **values})
         if self._also is not None:
             self._also.log_dict(values, step)
 
     def close(self) -> None:
         """Close the file and the logger."""
-        self._stream.close()
+        self._lines.close()
         if self._also is not None:
             self._also.close()
 
 
-def _lines_up_to(path: Path, step: int) -> list[str]:
-    """Lines of an earlier attempt that the resumed run will not write again."""
+def _rows_up_to(path: Path, step: int) -> list[dict[str, Any]]:
+    """What an earlier attempt logged that the resumed run will not write again."""
     if step == 0 or not path.is_file():
         return []
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [line for line in lines if json.loads(line)["step"] <= step]
+    return [row for row in read_json_lines(path, "log") if row.get("step", 0) <= step]

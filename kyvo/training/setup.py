@@ -1,5 +1,6 @@
 """From a training config to its parts, with every check that can be made before the first step."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch.optim import Optimizer
 from torchao.float8 import Float8LinearConfig, convert_to_float8_training
 
 from kyvo.common.config import Component
-from kyvo.common.errors import InputError
+from kyvo.common.errors import InputError, MissingDependencyError
 from kyvo.common.files import file_hash
 from kyvo.data.batches import Batch, BatchSource, padded_length
 from kyvo.images.codebook import load_codebook
@@ -21,6 +22,13 @@ from kyvo.training.config import TrainingConfig
 from kyvo.training.loss import SoftNumbers
 from kyvo.training.runtime import weight_dtype
 
+_LOGGER_PACKAGES = {
+    "TensorBoardLogger": "tensorboard",
+    "WandBLogger": "wandb",
+    "CometLogger": "comet_ml",
+    "MLFlowLogger": "mlflow",
+}
+"""What torchtune's loggers import when they are built."""
 # The matrices between embedding and head, which Muon may train.
 _HIDDEN = ("layers.", "image_input.encoder.")
 # Nine tenths of a layer's matmuls. Queries, keys and values stay bfloat16: two of them are too
@@ -109,6 +117,19 @@ def load_start(model: KyvoModel, config: TrainingConfig) -> None:
         load_released(model, find_weights(config.checkpoint))
     elif config.llama_weights is not None:
         load_llama(model, config.llama_weights, config.lm_head_init)
+
+
+def check_logger(component: Component) -> None:
+    """Refuse a logger that could not be built; building it may already write or call a server.
+
+    Raises:
+        InputError: its package is not installed, or a key is missing.
+    """
+    package = _LOGGER_PACKAGES.get(component.path.rpartition(".")[2])
+    if package is not None and find_spec(package) is None:
+        extra = {"tensorboard", "wandb"} & {package}
+        raise MissingDependencyError(package, component.path, *extra)
+    component.check_complete()
 
 
 def check_lengths(dataset: BatchSource, max_seq_len: int, multiple: int = 1) -> None:

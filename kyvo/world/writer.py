@@ -22,7 +22,13 @@ from typing import Any
 from tqdm import tqdm
 
 from kyvo.common.errors import InputError
-from kyvo.common.files import check_output_name, read_json, write_json
+from kyvo.common.files import (
+    check_output_name,
+    clear_unfinished,
+    folder_lock,
+    read_json,
+    write_json,
+)
 from kyvo.world.batch_writer import (
     Batch,
     BatchWriter,
@@ -46,6 +52,7 @@ _PIXELS_OF_A_BATCH, _LARGEST_BATCH = 1 << 21, 256
 _BATCHES_OF_A_WORKER = 4
 """At least, or some workers would wait while others end."""
 
+_RECORD = "world.json"
 _FILE_ENDS = {".png": b"IEND\xaeB`\x82", ".json": b"}\n"}
 
 
@@ -104,7 +111,8 @@ def write_world(
         batch_size: items that a worker takes at a time; None: as many as are fast.
 
     Raises:
-        InputError: the folder holds something else, or an option is impossible.
+        InputError: the folder holds something else or another run writes there, or an option is
+            impossible.
     """
     if (batch_size is not None and batch_size < 1) or workers < 0 or options.samples_per_pixel < 1:
         raise InputError(
@@ -117,16 +125,20 @@ def write_world(
     task = get_task(options.task)
     _check_renderer(options.renderer, task, options.task)
     folder = Path(folder)
-    _claim(folder, options)
-    start = time.monotonic()
-    missing = {split: list(_missing(folder, task, split, count)) for split, count in splits.items()}
-    num_missing = sum(map(len, missing.values()))
-    writer = BatchWriter(folder, options, device)
-    size = batch_size or _fast_batch_size(writer, num_missing, workers)
-    written = write_batches(writer, list(_batches(missing, size)), workers)
-    with tqdm(total=num_missing, unit="item", desc=str(folder)) as bar, closing(written):
-        for num_items in written:
-            bar.update(num_items)
+    _check_is_world(folder)
+    with folder_lock(folder):
+        _claim(folder, options)
+        start = time.monotonic()
+        missing = {
+            split: list(_missing(folder, task, split, count)) for split, count in splits.items()
+        }
+        num_missing = sum(map(len, missing.values()))
+        writer = BatchWriter(folder, options, device)
+        size = batch_size or _fast_batch_size(writer, num_missing, workers)
+        written = write_batches(writer, list(_batches(missing, size)), workers)
+        with tqdm(total=num_missing, unit="item", desc=str(folder)) as bar, closing(written):
+            for num_items in written:
+                bar.update(num_items)
     num_found = sum(splits.values()) - num_missing
     return WorldSummary(folder, num_missing, num_found, time.monotonic() - start)
 
@@ -142,18 +154,23 @@ def _check_renderer(renderer: str, task: WorldTask, name: str) -> None:
         raise InputError(f"renderer {renderer!r}: expected {' or '.join(possible)} for {name}.")
 
 
-def _claim(folder: Path, options: WorldOptions) -> None:
-    """Record the options in the folder, or check that they are those it was made with."""
-    record = folder / "world.json"
-    wanted = asdict(options)
-    has_items = folder.is_dir() and any(path != record for path in folder.iterdir())
-    if has_items and record.exists():
-        _check_same(record, read_json(record, "options of the world"), wanted)
-    elif has_items:
+def _check_is_world(folder: Path) -> None:
+    """Refuse a folder with something else in it, before anything is written there."""
+    has_items = folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())
+    if has_items and not (folder / _RECORD).exists():
         raise InputError(
-            f"{folder} is not empty and has no world.json: it is not a world. "
+            f"{folder} is not empty and has no {_RECORD}: it is not a world. "
             "Choose a new folder for --output."
         )
+
+
+def _claim(folder: Path, options: WorldOptions) -> None:
+    """Record the options in the folder, or check that they are those it was made with."""
+    record = folder / _RECORD
+    wanted = asdict(options)
+    # Nothing was made with the options of a folder that holds only them.
+    if record.exists() and any(path.is_dir() for path in folder.iterdir()):
+        _check_same(record, read_json(record, "options of the world"), wanted)
     else:
         write_json(record, wanted)
 
@@ -190,6 +207,7 @@ def _fast_batch_size(writer: BatchWriter, num_items: int, workers: int) -> int:
 
 def _missing(folder: Path, task: WorldTask, split: str, count: int) -> Iterator[int]:
     """Yield the items of which a file, or its end, is missing."""
+    _clear_unfinished(folder / split, task)
     # One look at the folders is faster than one at each file: most are missing, or none.
     scenes = [f"{name}/{kind}" for name in task.scene_folders for kind in ("images", "scenes")]
     found = [_names(folder / split / part.lstrip("/")) for part in (*scenes, *task.text_folders)]
@@ -198,6 +216,15 @@ def _missing(folder: Path, task: WorldTask, split: str, count: int) -> Iterator[
         stem = name.rpartition(".")[0]
         if not all(stem in names for names in found) or not _is_whole(folder / split, task, name):
             yield index
+
+
+def _clear_unfinished(split: Path, task: WorldTask) -> None:
+    """Remove what an older run that was killed left half-written."""
+    for folder in task.scene_folders:
+        clear_unfinished(split / folder / "images")
+        clear_unfinished(split / folder / "scenes")
+    for folder in task.text_folders:
+        clear_unfinished(split / folder)
 
 
 def _names(folder: Path) -> set[str]:

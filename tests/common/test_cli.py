@@ -96,3 +96,34 @@ def test_sigterm_ends_a_command_with_its_half_written_files_cleared_away(tmp_pat
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "terminated\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_that_steers_a_terminal_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    clear_screen = "\x1b[2J\x07\x9b31m"
+
+    def main(_: Sequence[str]) -> None:
+        print(f"key {clear_screen}\tword\n")
+        raise InputError(f"key {clear_screen}")
+
+    with pytest.raises(SystemExit):
+        kyvo.common.cli.run(main)
+    out, err = capsys.readouterr()
+    assert out == "key \\x1b[2J\\x07\\x9b31m\tword\n\n"
+    assert err == "error: key \\x1b[2J\\x07\\x9b31m\n"
+
+
+def test_an_argument_that_is_no_utf8_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["script.py", "caf\udce9"])
+    with pytest.raises(SystemExit):
+        kyvo.common.cli.run(lambda _: None)
+    assert capsys.readouterr().err.startswith("error: argument 'caf\\udce9': not UTF-8")
+
+
+def test_what_follows_a_flag_is_its_value() -> None:
+    argv = ["--output", "lr=3", "batch_size=4", "--config", "a=b/c.yaml", "x.y=1", "--tau=1", "z=2"]
+    assert kyvo.common.cli.split_overrides(argv) == (
+        ["--output", "lr=3", "--config", "a=b/c.yaml", "--tau=1"],
+        ["batch_size=4", "x.y=1", "z=2"],
+    )

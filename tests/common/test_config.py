@@ -1,5 +1,6 @@
 """Configs: every problem at once, the right key suggested, and nothing but components built."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,19 @@ from typing import Annotated, Any, Literal
 import pytest
 import torch
 
-from kyvo.common.config import Component, From, build_config, load_config, suggest
+from kyvo.common.config import (
+    Component,
+    Count,
+    From,
+    Positive,
+    Seed,
+    Share,
+    as_override,
+    build_config,
+    check_ranges,
+    load_config,
+    suggest,
+)
 from kyvo.common.errors import InputError
 
 
@@ -17,6 +30,18 @@ from kyvo.common.errors import InputError
 class Inner:
     weight: float = 1.0
     name: str = "inner"
+
+
+@dataclass(frozen=True)
+class Ranged:
+    seed: Seed = 0
+    steps: Count | None = None
+    share: Share = 0.5
+    rate: Positive = 1.0
+    betas: tuple[Share, Share] = (0.9, 0.99)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
@@ -348,3 +373,79 @@ def test_two_ways_to_one_base_are_no_circle(tmp_path: Path) -> None:
         write(tmp_path / f"{name}.yaml", f"base: root.yaml\nnote: {name}\n")
     path = write(tmp_path / "run.yaml", "base: [a.yaml, b.yaml]\n")
     assert load_config(Outer, path).note == "b"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sweep #1",
+        "a=b",
+        "a: b",
+        "#1",
+        "x # y",
+        "*a",
+        "&a b",
+        "a,b",
+        "it's",
+        'say "x"',
+        "a\\nb",
+        "@a",
+    ],
+)
+def test_a_value_of_the_command_line_is_taken_as_it_is(text: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", GOOD_YAML)
+    config = load_config(Outer, path, [f"output_dir={text}", f"note={text}"])
+    assert (config.output_dir, config.note) == (Path(text), text)
+    quoted = load_config(Outer, path, [as_override("output_dir", text)])
+    assert quoted.output_dir == Path(text)
+
+
+def test_references_are_read_in_overrides_and_not_in_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", GOOD_YAML)
+    given = ["note=run", "output_dir=runs/${note} #1"]
+    assert load_config(Outer, path, given).output_dir == Path("runs/run #1")
+    name = "'${note}' #1"
+    assert load_config(Outer, path, [as_override("output_dir", name)]).output_dir == Path(name)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"rate": math.nan}, "rate: expected a finite number, found nan"),
+        ({"rate": -math.inf}, "rate: expected a finite number, found -inf"),
+        ({"rate": 10**400}, "rate: expected a number of at most 9223372036854775807, found 1000"),
+        ({"steps": 2**63}, "steps: expected a number of at most 9223372036854775807"),
+        ({"betas": [0.9, math.inf]}, "betas[1]: expected a finite number"),
+        (
+            {"optimizer": {"_component_": "torch.optim.AdamW", "betas": [0.9, math.nan]}},
+            "optimizer.betas[1]: expected a finite number, found nan",
+        ),
+    ],
+)
+def test_numbers_that_are_right_for_nothing(change: dict[str, Any], problem: str) -> None:
+    (found,) = problems({**GOOD, **change})
+    assert found.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("seed", -1, "expected 0 or more, found -1"),
+        ("steps", 0, "expected 1 or more, found 0"),
+        ("share", 1.5, "expected 0 to 1, found 1.5"),
+        ("rate", 0, "expected more than 0, found 0"),
+        ("seed", 0.5, "expected int, found 0.5"),
+        ("share", math.nan, "expected a finite number, found nan"),
+    ],
+)
+def test_ranges_are_rules_of_the_fields(key: str, value: float, expected: str) -> None:
+    with pytest.raises(InputError, match=rf"^config x: {key}: {expected}"):
+        build_config(Ranged, {key: value}, "config x")
+    with pytest.raises(ValueError, match=rf"^{key}: {expected}"):
+        Ranged(**{key: value})
+
+
+def test_numbers_in_their_ranges_pass() -> None:
+    values = {"seed": 2**63 - 1, "steps": 1, "share": 0, "rate": 1e-30, "betas": [0, 1]}
+    assert build_config(Ranged, values, "x") == Ranged(2**63 - 1, 1, 0.0, 1e-30, (0.0, 1.0))
+    assert build_config(Ranged, {"steps": None}, "x") == Ranged()

@@ -66,7 +66,7 @@ def test_any_damage_is_an_input_error_or_still_json(
     ("content", "message"),
     [
         (b"", "the file is empty"),
-        (b"\xef\xbb\xbf{}", r"line 1, byte 0: unexpected b'\\xef\\xbb\\xbf\{"),
+        (b"\xef\xbb\xbf{}", "line 1, byte 0: a byte order mark. Save it as UTF-8 without"),
         (b"[1, 2]", r"line 1, byte 0: unexpected b'\[1"),
         (b"null", "line 1, byte 0"),
         (b'{"a": [1]', "the file ends in the middle of a value"),
@@ -88,6 +88,7 @@ def test_any_damage_is_an_input_error_or_still_json(
         (b'{"a": [01]}', "invalid value"),
         (b'{"a": [1],\n "a": [2]}', "line 2, byte 12: duplicate key 'a'"),
         (b'{"a": [1], "\\u0061": [2]}', "duplicate key 'a'"),
+        (b'{"a": {"b": 1,\n"b": 2}}', "line 1, byte 6: invalid value: duplicate key 'b'"),
         (b'{"\xff": [1]}', "invalid value: str is not valid UTF-8"),
         (b'{"a": ["\xff"]}', "invalid value: str is not valid UTF-8"),
         (b'{"\\ud800": [1]}', "invalid value"),

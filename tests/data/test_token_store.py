@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import stat
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -153,6 +154,18 @@ class TestUnwritableDataFolder:
         found = [as_dict(open_store(path, "image_source")) for path in (source, other)]
         assert found == [{"a": ([1, 2], None)}, {"a": ([8, 9], None)}]
 
+    def test_no_home_is_missed_only_where_it_is_needed(
+        self, source: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def no_home() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", no_home)
+        assert len(open_store(source, "image_source")) == 1
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        with pytest.raises(InputError, match="no folder for the cache can be written: tried"):
+            open_store(source, "image_source")
+
     def test_no_folder_at_all(self, source: Path, tmp_path: Path) -> None:
         (tmp_path / "home").touch()
         with pytest.raises(InputError, match="no folder for the cache can be written: tried"):
@@ -253,3 +266,27 @@ def test_common_keys(tmp_path_factory: pytest.TempPathFactory, key_sets: list[se
     ]
     expected = sorted(set.intersection(*key_sets))
     assert [key.decode() for key in common_keys(stores)] == expected
+
+
+def test_the_cache_is_for_everyone_who_may_read_the_data(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        open_store(write(tmp_path / "images.json", {"a": [1, 2]}), "image_source")
+    finally:
+        os.umask(before)
+    (cache,) = (tmp_path / ".kyvo-cache").iterdir()
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o755
+
+
+def test_the_cache_of_another_user_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    source = write(tmp_path / "images.json", {"a": [1, 2]})
+    open_store(source, "image_source")
+    (cache,) = (tmp_path / ".kyvo-cache").iterdir()
+    before = os.access
+    # Root may read everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != cache and before(path, mode))
+    assert as_dict(open_store(source, "image_source")) == {"a": ([1, 2], None)}
+    assert list((tmp_path / "home" / "kyvo").rglob("ids.npy"))

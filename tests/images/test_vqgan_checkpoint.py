@@ -47,6 +47,8 @@ def run_folder(tmp_path: Path) -> Path:
 
 def rewrite(folder: Path, content: Any) -> None:
     torch.save(content, folder / "checkpoints" / "last.ckpt")
+    # Other programs write none.
+    (folder / "checkpoints" / "last.ckpt.sha256").unlink(missing_ok=True)
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -68,7 +70,11 @@ def test_saved_then_loaded_is_equal(tmp_path: Path, config: VQGANConfig) -> None
 
 def test_layout_is_that_of_the_reference(run_folder: Path) -> None:
     files = sorted(p.relative_to(run_folder).as_posix() for p in run_folder.rglob("*.*"))
-    assert files == ["checkpoints/last.ckpt", "configs/mini-project.yaml"]
+    assert files == [
+        "checkpoints/last.ckpt",
+        "checkpoints/last.ckpt.sha256",
+        "configs/mini-project.yaml",
+    ]
     params = OmegaConf.load(run_folder / "configs/mini-project.yaml").model.params
     assert (params.embed_dim, params.n_embed) == (8, 32)
     assert params.ddconfig.ch_mult == [1, 1, 1]
@@ -198,6 +204,9 @@ def test_other_contents_are_refused(run_folder: Path, content: Any) -> None:
 def test_truncated_files_are_refused(run_folder: Path, keep: int) -> None:
     path = run_folder / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(InputError, match=r"last\.ckpt: damaged"):
+        load_vqgan(run_folder)
+    path.with_name("last.ckpt.sha256").unlink()
     with pytest.raises(InputError, match="cannot be read as plain weights"):
         load_vqgan(run_folder)
 

@@ -6,8 +6,9 @@ from PIL import Image
 from scipy.ndimage import uniform_filter
 
 from kyvo.common.errors import InputError
+from kyvo.common.image_files import read_image
 from kyvo.metrics import ImagePair, score_images
-from kyvo.metrics.images import l2, read_image, ssim
+from kyvo.metrics.images import l2, ssim
 
 
 def save(path, pixels):
@@ -112,11 +113,11 @@ def test_unreadable_images_are_refused(tmp_path):
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.png").write_text("not an image")
     for name in ("cut.png", "text.png"):
-        with pytest.raises(InputError, match=f"{name}: cannot be read"):
+        with pytest.raises(InputError, match=f"{name}: not readable"):
             read_image(tmp_path / name)
     save(tmp_path / "tiny.png", noise(1, 6, 9))
     with pytest.raises(InputError, match="9 x 6 pixels"):
-        read_image(tmp_path / "tiny.png")
+        ImagePair.read(tmp_path / "tiny.png", tmp_path / "whole.png")
 
 
 def test_true_images_may_be_in_folders_of_environments(tmp_path):

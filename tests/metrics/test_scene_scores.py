@@ -176,6 +176,15 @@ def test_nothing_in_common_is_refused(tmp_path):
         load_evaluation(predictions, truth, OBJAWORLD)
 
 
+def test_a_detector_that_found_nothing_scores_nothing(tmp_path):
+    truth, detections = write(tmp_path / "gt.json", omni3d(2)), write(tmp_path / "p.json", [])
+    scores = score_scenes(load_evaluation(detections, truth, OBJAWORLD, method="cube-rcnn"))
+    assert len(scores.evaluation.pairs) == 2
+    assert [tau.jaccard for tau in scores.taus] == [0.0] * len(scores.taus)
+    scores.write(tmp_path)
+    assert "0.0000" in scores.summary()
+
+
 def test_detections_need_the_omni3d_file(tmp_path):
     detections = write(tmp_path / "p.json", [])
     with pytest.raises(InputError, match="--groundtruth_file"):

@@ -1,7 +1,11 @@
 """Weights in and out: the released layout, Meta's files, Hugging Face's files, and misfits."""
 
+import hashlib
 import json
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +14,7 @@ from safetensors.torch import save_file
 
 from kyvo.common.config import Component
 from kyvo.common.errors import InputError
-from kyvo.common.weight_files import check_finite, non_finite
+from kyvo.common.weight_files import check_finite, non_finite, read_state_dict, write_torch
 from kyvo.models import (
     build_on_meta,
     load_llama,
@@ -279,3 +283,46 @@ def test_values_on_the_device_are_checked_alike(value):
         bad = good.clone()
         bad[12345] = value
         assert non_finite({"good": good, "bad": bad, "host": torch.ones(2)}) == ["bad"]
+
+
+@pytest.mark.parametrize("place", [70, -9, None])
+def test_a_flipped_bit_is_found_by_the_hash_beside_the_file(
+    place: int | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "meta_model_0.pt"
+    write_torch(path, {"a": torch.arange(1000.0)})
+    line = (tmp_path / "meta_model_0.pt.sha256").read_text()
+    assert line == f"{hashlib.sha256(path.read_bytes()).hexdigest()}  meta_model_0.pt\n"
+    assert torch.equal(read_state_dict(path, "weights")["a"], torch.arange(1000.0))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if place is None else place] ^= 1
+    path.write_bytes(content)
+    for shapes_only in (False, True):
+        with pytest.raises(InputError, match=rf"weights: {path}: damaged, or not what .*sha256"):
+            read_state_dict(path, "weights", shapes_only=shapes_only)
+    write_torch(path, {"a": torch.zeros(2)})
+    assert len(read_state_dict(path, "weights")["a"]) == 2
+
+
+FULL_DISK = """
+import resource, signal, sys, torch
+from pathlib import Path
+from kyvo.common.errors import InputError
+from kyvo.common.weight_files import write_torch
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    write_torch(Path(sys.argv[1]), {"a": torch.zeros(100_000)})
+except InputError as error:
+    print(error)
+"""
+
+
+def test_weights_on_a_full_disk_are_reported_with_path_and_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "meta_model_0.pt"
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"{path}: ")
+    assert " are free. " in done.stdout
+    assert list(tmp_path.iterdir()) == []

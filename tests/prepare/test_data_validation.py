@@ -150,7 +150,7 @@ def test_scenes_that_do_not_fit_the_schema(world: Path) -> None:
 def test_scenes_that_are_no_json(text: str, world: Path) -> None:
     (world / f"train/scenes/{FIRST}.json").write_text(text)
     (problem,) = problems_of(world)
-    assert problem.startswith(f"scene: scenes/{FIRST}.json: not valid JSON")
+    assert problem.startswith(f"scene: scenes/{FIRST}.json: line 1: not valid JSON")
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "3"])

@@ -1,6 +1,7 @@
 """A world to the released layout: entries, order, texts, refusals; read back by the data set."""
 
 import json
+import runpy
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from scene_samples import CODECS
 
 from kyvo.common.errors import InputError
 from kyvo.data.dataset import kyvo_dataset
+from kyvo.images.checkpoint import copy_vqgan, load_vqgan, save_vqgan
 from kyvo.images.codebook import codebook_hash, record_codebook, recorded_codebook
 from kyvo.images.codec import ImageCodec
 from kyvo.images.preprocessing import load_images, to_model_range
@@ -19,6 +21,7 @@ from kyvo.images.vqgan import VQGAN, VQGANConfig
 from kyvo.prepare.layout import ReleasedLayout
 from kyvo.prepare.tokenization import WorldTokenizer, copy_originals
 
+ROOT = Path(__file__).parents[2]
 SIZE, CODES = 16, 64
 
 
@@ -186,3 +189,41 @@ def test_names_follow_the_released_families() -> None:
         "for_vqa": "test_vqgan_indices_for_vqa.json",
         ReleasedLayout.suffix: "test_vqgan_indices_merged_for_rendering_and_recognition.json",
     }
+
+
+def test_what_other_programs_leave_in_folders_is_passed_over(world: Path, tmp_path: Path) -> None:
+    for kind, suffix in (("images", "png"), ("scenes", "json"), ("texts", "json")):
+        (world / "train" / kind / f"._CLEVR_train_000000.{suffix}").write_bytes(b"\0\5\x16\7")
+        (world / "train" / kind / ".ipynb_checkpoints").mkdir()
+    tokenizer = WorldTokenizer(CODECS["clevr"], None, SIZE)
+    layout = ReleasedLayout(tmp_path / "data", "clevr")
+    counts = tokenizer.tokenize_split(world, "train", layout)
+    assert counts == {"scenes": 5, "text_instructions": 1}
+    copy_originals(world / "train", tmp_path / "copies")
+    names = [path.name for path in (tmp_path / "copies").rglob("*") if path.is_file()]
+    assert len(names) == 10
+    assert not any(name.startswith(".") for name in names)
+
+
+def test_a_vqgan_is_never_copied_into_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "mini"
+    save_vqgan(_model(), folder, "mini")
+    with pytest.raises(InputError, match=rf"is in {folder}, which is read"):
+        copy_vqgan(folder, folder / "data" / "mini")
+    copy_vqgan(folder, folder)
+    copy_vqgan(folder, tmp_path / "copy")
+    weights = [load_vqgan(place).state_dict() for place in (folder, tmp_path / "copy")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("output", ["world/data", "vqgan/data", "world"])
+def test_the_command_writes_nothing_into_its_inputs(
+    output: str, world: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "vqgan").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    argv = ["--world", str(world), "--vqgan", str(tmp_path / "vqgan"), "--splits", "train"]
+    command = runpy.run_path(str(ROOT / "scripts" / "tokenize_world.py"))["main"]
+    with pytest.raises(InputError, match=rf"{output} is in .*, which is read"):
+        command([*argv, "--output", str(tmp_path / output)])
+    assert sorted(tmp_path.rglob("*")) == before

@@ -129,7 +129,11 @@ def test_a_record_of_the_world_that_cannot_be_read(worlds: Path, text: str) -> N
 @pytest.mark.parametrize("task", ["instructions", "questions"])
 @pytest.mark.parametrize(
     ("text", "reported"),
-    [("", "not valid JSON"), ("{", "not valid JSON"), ("[]", "expected one object {...}")],
+    [
+        ("", "line 1: not valid JSON"),
+        ("{", "line 1: not valid JSON"),
+        ("[]", "expected one object {...}"),
+    ],
 )
 def test_records_that_are_no_objects(worlds: Path, task: str, text: str, reported: str) -> None:
     (worlds / task / "test" / task / "CLEVR_test_000001.json").write_text(text)

@@ -140,7 +140,7 @@ def test_scene_files_hold_predictions_truth_and_originals(root, straight):
 def test_image_files_hold_codebook_vectors_in_raster_order(root, straight):
     truth, ids = stored(root, "image_target"), generated_ids(straight)
     folder = straight / "images" / "R"
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.glob("*.npy")}
     assert names == {
         f"{kind}_image_tokens_R_{key}_{i}.npy"
         for kind in ("generated", "ground_truth")

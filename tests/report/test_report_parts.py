@@ -120,7 +120,7 @@ def test_logs_are_read_by_quantity(tmp_path):
 )
 def test_a_broken_line_of_a_log_is_named(tmp_path, line, message):
     log = tmp_path / "metrics.jsonl"
-    log.write_text('{"step": 1}\n' + line)
+    log.write_text('{"step": 1}\n' + line + "\n")
     with pytest.raises(InputError, match=rf"metrics\.jsonl: line 2: {message}"):
         read_log(log)
 

@@ -1,6 +1,7 @@
 """The plan of a training run: every problem at once, and values that are true."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -273,3 +274,39 @@ def test_activations_are_what_autograd_keeps(config):
     del hidden_ND
     estimate = estimate_memory(model, config, tokens_BL.numel(), 0).activations
     assert counted / 1.6 < estimate < counted * 1.6
+
+
+LOGGERS = "torchtune.training.metric_logging."
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("WandBLogger", {}, r"needs the package 'wandb'.* pip install \"kyvo\[wandb\]\""),
+        ("TensorBoardLogger", {"log_dir": "x"}, r"'tensorboard'.* \"kyvo\[tensorboard\]\""),
+        ("CometLogger", {}, r"needs the package 'comet_ml'.* pip install comet_ml"),
+        ("DiskLogger", {}, "DiskLogger: missing a required argument: 'log_dir'. Add it"),
+    ],
+)
+def test_a_logger_that_cannot_be_built_is_reported_before_it_is(
+    config, name, arguments, message, monkeypatch
+):
+    monkeypatch.setattr("kyvo.training.setup.find_spec", lambda _: None)
+    logger = Component(LOGGERS + name, arguments)
+    assert re.search(message, refusal(dataclasses.replace(config, metric_logger=logger)))
+    plan_training(dataclasses.replace(config, metric_logger=Component(LOGGERS + "StdoutLogger")))
+
+
+@pytest.mark.parametrize("steps", [-1, 0.5, float("inf"), "10", None])
+def test_a_warm_up_is_a_number_of_steps(config, steps):
+    name = "torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup"
+    schedule = Component(name, {"num_warmup_steps": steps})
+    with pytest.raises(ValueError, match=r"num_warmup_steps: expected a whole number of 0 or more"):
+        dataclasses.replace(config, lr_scheduler=schedule)
+
+
+def test_a_run_in_a_folder_of_its_images_is_refused(config, tmp_path):
+    (tmp_path / "images").mkdir()
+    data = changed(config.dataset, image_folder=str(tmp_path / "images"))
+    bad = dataclasses.replace(config, dataset=data, output_dir=tmp_path / "images" / "run")
+    assert f"run is in {tmp_path / 'images'}, which is read" in refusal(bad)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kyvo.common.files import read_json, write_json
 from kyvo.prepare.tokenization import copy_originals
@@ -69,6 +70,7 @@ def test_it_is_written_as_it_was_read(published: Path, tmp_path: Path) -> None:
     # As text, where -0.0 is not 0.0 and the order of keys counts.
     assert json.dumps(again) == json.dumps(json.loads(SCENE))
     (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images/CLEVR_val_000007.png")
     copy_originals(tmp_path, tmp_path / "copy")
     assert (tmp_path / "copy/scenes/CLEVR_val_000007.json").read_text() == SCENE
 

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from kyvo.common.errors import InputError
+from kyvo.common.files import folder_lock
 from kyvo.world import ClevrScene, SceneOptions, render, sample_scene
 from kyvo.world.batch_writer import BatchWriter
 from kyvo.world.tasks import TASKS, scene_options
@@ -29,7 +30,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != ".lock"
     }
 
 
@@ -227,3 +228,26 @@ def test_an_error_in_a_worker_ends_the_run(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(InputError, match="found no place"):
             write_world(tmp_path, {"train": 4}, WorldOptions(crowd, 1, 4), workers=2)
     assert active_children() == []
+
+
+def test_two_worlds_in_one_folder_are_never_made_at_once(tmp_path: Path) -> None:
+    with folder_lock(tmp_path / "a"), pytest.raises(InputError, match="in use by another run"):
+        write_world(tmp_path / "a", {"test": 1}, OPTIONS)
+    assert list(contents(tmp_path / "a")) == []
+    write_world(tmp_path / "a", {"test": 1}, OPTIONS)
+
+
+def test_what_a_killed_writer_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    write_world(tmp_path / "a", {"test": 1}, OPTIONS)
+    before = contents(tmp_path / "a")
+    for place in ("", "test/images", "test/scenes"):
+        (tmp_path / "a" / place / ".x.png.abc.unfinished").touch()
+    write_world(tmp_path / "a", {"test": 1}, OPTIONS)
+    assert contents(tmp_path / "a") == before
+
+
+def test_a_strangers_folder_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").touch()
+    with pytest.raises(InputError, match="it is not a world"):
+        write_world(tmp_path, {"test": 1}, OPTIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]

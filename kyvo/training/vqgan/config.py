@@ -6,7 +6,16 @@ from typing import Annotated, Literal
 
 import torch
 
-from kyvo.common.config import Component, From
+from kyvo.common.config import (
+    Component,
+    Count,
+    From,
+    NonNegative,
+    Positive,
+    Seed,
+    Share,
+    Whole,
+)
 from kyvo.common.devices import resolve_precision
 from kyvo.common.errors import InputError, Problems
 from kyvo.images.vqgan import VQGANConfig
@@ -15,15 +24,6 @@ CompileMode = Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"
 
 # Smaller images leave the discriminator's last convolution nothing to read.
 _MIN_SIDE = 24
-_POSITIVE = (
-    "batch_size",
-    "max_steps",
-    "max_seconds",
-    "log_every",
-    "validate_every",
-    "save_every",
-    "keep_checkpoints",
-)
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class DataConfig:
     train: tuple[Path, ...] = ()
     stream: Annotated[Component, From(("kyvo.prepare.image_stream",))] | None = None
     validation: Path | None = None
-    validation_share: float = 0.05
-    validation_images: int = 256
-    crop_size: int | None = None
-    crop_candidates: int = 1
-    crop_until: float = 1.0
-    num_workers: int = 0
+    validation_share: Share = 0.05
+    validation_images: Count = 256
+    crop_size: Count | None = None
+    crop_candidates: Count = 1
+    crop_until: Share = 1.0
+    num_workers: Whole = 0
 
     def __post_init__(self) -> None:
         if self.stream is None and not self.train:
@@ -80,22 +80,22 @@ class LossConfig:
         discriminator_start: step of the first adversarial update.
     """
 
-    l1: float
-    l2: float
-    commitment: float
-    codebook: float
-    perceptual: float = 0.0
+    l1: NonNegative
+    l2: NonNegative
+    commitment: NonNegative
+    codebook: NonNegative
+    perceptual: NonNegative = 0.0
     vgg16_weights: Path | None = None
     lpips_weights: Path | None = None
-    discriminator: float = 0.0
-    discriminator_start: int = 0
+    discriminator: NonNegative = 0.0
+    discriminator_start: Whole = 0
 
     def __post_init__(self) -> None:
         if self.perceptual and not (self.vgg16_weights and self.lpips_weights):
             raise InputError(
                 "loss.perceptual is on: give loss.vgg16_weights and loss.lpips_weights, or set it 0"
             )
-        if self.l1 <= 0 and self.l2 <= 0:
+        if self.l1 == self.l2 == 0:
             raise InputError("loss.l1 or loss.l2 must be above 0")
 
 
@@ -115,18 +115,12 @@ class CodebookConfig:
     """
 
     method: Literal["ema", "gradient"]
-    start_step: int
-    start_images: int
-    ema_decay: float
-    revive_below: float
-    revive_every: int
-    revive_until: float
-
-    def __post_init__(self) -> None:
-        if self.revive_every < 1:
-            raise InputError(
-                f"codebook.revive_every: expected 1 or more, found {self.revive_every}"
-            )
+    start_step: Whole
+    start_images: Count
+    ema_decay: Share
+    revive_below: NonNegative
+    revive_every: Count
+    revive_until: Share
 
 
 @dataclass(frozen=True)
@@ -140,10 +134,10 @@ class OptimizerConfig:
         betas: decay of Adam's moving averages of gradient and square, per step.
     """
 
-    learning_rate: float
-    muon_learning_rate: float | None
-    warmup_steps: int
-    betas: tuple[float, float]
+    learning_rate: NonNegative
+    muon_learning_rate: NonNegative | None
+    warmup_steps: Whole
+    betas: tuple[Share, Share]
 
 
 @dataclass(frozen=True)
@@ -181,19 +175,19 @@ class VQGANTrainingConfig:
 
     output: Path
     name: str
-    seed: int
+    seed: Seed
     model: VQGANConfig
     data: DataConfig
     loss: LossConfig
     codebook: CodebookConfig
     optimizer: OptimizerConfig
-    batch_size: int
-    max_steps: int
-    max_seconds: float | None
-    log_every: int
-    validate_every: int
-    save_every: int
-    keep_checkpoints: int = 2
+    batch_size: Count
+    max_steps: Count
+    max_seconds: Positive | None
+    log_every: Count
+    validate_every: Count
+    save_every: Count
+    keep_checkpoints: Count = 2
     resume: Literal["auto", "never"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "cpu"
     precision: Literal["auto", "fp32", "bf16_mixed"] = "auto"
@@ -214,11 +208,13 @@ class VQGANTrainingConfig:
                 f"loss.discriminator needs images of {_MIN_SIDE} pixels a side or more; found "
                 f"{side} (data.crop_size, model.resolution)"
             )
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                problems.add(f"{name}: expected more than 0, found {value}")
         problems.raise_any()
+
+    @property
+    def input_folders(self) -> tuple[Path, ...]:
+        """Folders that are read, in which nothing may be written."""
+        held_out = self.data.validation
+        return self.data.train if held_out is None else (*self.data.train, held_out)
 
     def on(self, device: torch.device) -> "VQGANTrainingConfig":
         """The same run with the precision that ``auto`` means on ``device``."""

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from kyvo.common import workers
 from kyvo.common.errors import InputError
-from kyvo.images.preprocessing import list_images, load_image, to_model_range
+from kyvo.common.image_files import list_images, read_image
+from kyvo.images.preprocessing import to_model_range
 from kyvo.training.vqgan.config import DataConfig
 
 
@@ -36,7 +37,7 @@ class ImageDataset(Dataset[tuple[str, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[str, Tensor]:
         path = self.paths[index]
-        return path.name, to_model_range(load_image(path, self.size)[None])[0]
+        return path.name, to_model_range(read_image(path, self.size)[None])[0]
 
     def load(
         self,

@@ -12,8 +12,14 @@ import torch
 
 from kyvo.common.devices import resolve_device
 from kyvo.common.errors import Problems
-from kyvo.common.files import check_free_space, check_output_name, file_hash, format_bytes
-from kyvo.images.preprocessing import load_image
+from kyvo.common.files import (
+    check_free_space,
+    check_output_name,
+    check_outside,
+    file_hash,
+    format_bytes,
+)
+from kyvo.common.image_files import read_image
 from kyvo.images.vqgan import VQGAN
 from kyvo.training.vqgan.config import VQGANTrainingConfig
 from kyvo.training.vqgan.data import split_images
@@ -103,6 +109,7 @@ def plan_vqgan(config: VQGANTrainingConfig) -> VQGANPlan:
     problems = Problems()
     device = problems.attempt(resolve_device, config.device)
     problems.attempt(check_output_name, config.name, "name")
+    problems.attempt(check_outside, config.output, *config.input_folders)
     files, stream = _find_images(config, device, problems)
     problems.attempt(load_perceptual_loss, config.loss)
     device, files = problems.checked(device), problems.checked(files)
@@ -145,7 +152,7 @@ def _find_images(
         return ([], []), problems.attempt(build)
     files = problems.attempt(split_images, config.data, config.seed)
     if files is not None:
-        problems.attempt(load_image, files[0][0], config.model.resolution)
+        problems.attempt(read_image, files[0][0], config.model.resolution)
     return files, None
 
 

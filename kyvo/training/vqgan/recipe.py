@@ -43,7 +43,7 @@ def train_vqgan(config: VQGANTrainingConfig) -> VQGAN:
         InputError: no images, unreadable files, a missing device, a folder that is in use or holds
             another run, or a gradient that is not finite.
     """
-    with folder_lock(config.output):
+    with folder_lock(config.output, *config.input_folders):
         recipe = VQGANRecipe(config)
         recipe.setup()
         if not recipe.is_finished:
