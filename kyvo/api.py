@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from kyvo.common.devices import resolve_device, resolve_precision
-from kyvo.common.errors import InputError
+from kyvo.common.errors import InputError, TaskError
 from kyvo.common.image_files import image_array
 from kyvo.common.weight_files import compact
 from kyvo.decoding import (
@@ -225,7 +225,7 @@ class Kyvo:
             written = {segment.modality for segment in task.outputs}
             if (read, written) == (inputs, outputs):
                 return task
-        raise InputError(
+        raise TaskError(
             f"this model was trained on {', '.join(self.description.tasks)}: it cannot go from "
             f"{' + '.join(sorted(inputs))} to {' + '.join(sorted(outputs))}."
         )

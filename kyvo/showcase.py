@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from kyvo.api import Kyvo
-from kyvo.common.errors import InputError
+from kyvo.common.errors import TaskError
 from kyvo.prepare.tokenization import ObjectOrder, in_order
 from kyvo.report.content import Headline, Section
 from kyvo.report.showcase import (
@@ -45,9 +45,7 @@ class Showcase:
             print(title, flush=True)
             try:
                 yield make()
-            except InputError as error:
-                if "trained on" not in str(error):
-                    raise
+            except TaskError:
                 yield missing_part(title)
 
     def recognition(self) -> Part:

@@ -22,6 +22,7 @@ from kyvo.images.vqgan import VQGAN
 from kyvo.models import MODEL, released_state_dict, save_checkpoint
 from kyvo.models.description import describe_model, description_files
 from kyvo.scenes import Scene, get_schema
+from kyvo.showcase import Showcase
 from kyvo.tokens.vocabulary import get_vocabulary
 
 TASKS = ("I-3", "3-I", "I+3+T-I+3", "I+3+Q-A")
@@ -201,6 +202,8 @@ def test_wrong_asks_are_refused(model, scenes, tmp_path):
         kyvo.load(tmp_path / "meta_model_9.pt")
     with pytest.raises(InputError, match="numbers: expected best or expected, found 'mean'"):
         kyvo.Kyvo(model.description, model.model, "fp32", 1, False, "mean")
+    parts = Showcase(other, 1, 1, "near-to-far").parts()
+    assert [headline is None for _, headline in parts] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -259,4 +262,5 @@ def test_a_models_page_shows_all_its_tasks(folder, tmp_path):
     for caption in ("what the model saw", "after, in truth", "the ray tracer"):
         assert text.count(f"{caption}</figcaption>") == 2
     assert text.count("In truth: ") == 2
+    assert "not trained on this task" not in text
     assert "http" not in text.replace("http://www.w3.org", "")

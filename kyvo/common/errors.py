@@ -15,6 +15,10 @@ class InputError(ValueError):
     """
 
 
+class TaskError(InputError):
+    """A model is asked for a task that it was not trained on."""
+
+
 class MissingDependencyError(InputError):
     """An optional package is not installed."""
 
