@@ -191,7 +191,10 @@ class ReleasedTree:
             "lr_schedulers": [],
             "state_dict": weights,
         }
-        torch.save(checkpoint, folder / run / "checkpoints" / "last.ckpt")
+        weights_file = folder / run / "checkpoints" / "last.ckpt"
+        torch.save(checkpoint, weights_file)
+        # The released files have no hash beside them.
+        weights_file.with_name("last.ckpt.sha256").unlink()
         np.save(folder / codebook, model.codebook.detach().numpy())
 
     def _pretokenised(
