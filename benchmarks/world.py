@@ -33,8 +33,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import kyvo.common.cli
 from kyvo.common.errors import InputError
+from kyvo.common.image_files import encode_png
 from kyvo.world import ClevrScene, SceneOptions, render, sample_scene
-from kyvo.world.png import encode_png
 from kyvo.world.render import tracer
 from kyvo.world.tasks import TASKS, scene_options
 from kyvo.world.writer import WorldOptions, write_world

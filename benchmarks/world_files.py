@@ -27,6 +27,7 @@ import kyvo.common.cli
 from kyvo.common.config import load_config
 from kyvo.common.errors import InputError
 from kyvo.common.files import atomic_file, write_json
+from kyvo.common.image_files import encode_png
 from kyvo.common.workers import WorkerPool
 from kyvo.images.codec import CodecPrecision, ImageCodec
 from kyvo.images.preprocessing import load_images
@@ -39,7 +40,6 @@ from kyvo.tokens.vocabulary import get_vocabulary
 from kyvo.training.vqgan import VQGANTrainingConfig
 from kyvo.world import SceneOptions, render
 from kyvo.world.clevr.sampler import sample_each
-from kyvo.world.png import encode_png
 from kyvo.world.writer import WorldOptions, write_world
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "mid"

@@ -25,8 +25,8 @@ _COLUMN = "model"
 """Name of every run's training folder, and so of its column in the evaluation."""
 
 
-class Kitchen:
-    """Runs the project's own commands for a cookbook."""
+class Commands:
+    """The project's own commands, as a cookbook runs them."""
 
     def __init__(self, book: Cookbook) -> None:
         self._book = book
@@ -79,9 +79,9 @@ def main(argv: Sequence[str]) -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     book = load_config(Cookbook, arguments.book, overrides)
     number, count = _part(arguments.part)
-    runs, kitchen = runs_of(book), Kitchen(book)
+    runs, commands = runs_of(book), Commands(book)
     mine = runs[number - 1 :: count]
-    for _ in run_all(mine, arguments.output, kitchen.train, kitchen.measure):
+    for _ in run_all(mine, arguments.output, commands.train, commands.measure):
         found = {run: read_result(arguments.output / run.name, run) for run in runs}
         done = {run: values for run, values in found.items() if values is not None}
         write_results(book, done, arguments.output / "cookbook.md")

@@ -125,9 +125,7 @@ def read_result(folder: Path, run: Run) -> Mapping[str, float] | None:
 def report(book: Cookbook, results: Mapping[Run, Mapping[str, float]]) -> str:
     """All questions as Markdown: each arm's mean and spread over the seeds that are done."""
     names = [
-        name
-        for name in ("samples", "seconds", *METRICS)
-        if any(name in values for values in results.values())
+        name for name in ("seconds", *METRICS) if any(name in values for values in results.values())
     ]
     parts = [_question(book, question, results, names) for question in book.questions]
     return "\n\n".join(parts) + "\n"

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from kyvo.common.files import atomic_file, write_json
+from kyvo.common.image_files import encode_png
 from kyvo.common.inherited import Inherited, shared_array
 from kyvo.common.workers import TASKS_AHEAD, WorkerPool
-from kyvo.world.png import encode_png
 from kyvo.world.renderers import RENDERERS, Renderer
 from kyvo.world.tasks import Item, Options, Scene, WorldTask, get_task
 
@@ -123,7 +123,8 @@ class BatchWriter:
 
     def write_images(self, batch: Batch, images: Inherited[np.ndarray], place: int) -> int:
         """Write the images of a batch, which are at ``place``; how many items that were."""
-        self._write_images(batch, images.value[place])
+        num_images = len(batch.indices) * len(self.task.scene_folders)
+        self._write_images(batch, images.value[place, :num_images])
         return len(batch.indices)
 
     def _write_scenes(self, batch: Batch) -> list[Scene]:
@@ -143,7 +144,7 @@ class BatchWriter:
     def _write_images(self, batch: Batch, images: np.ndarray) -> None:
         names = [self.task.image_filename(batch.split, index) for index in batch.indices]
         places = [(folder, name) for name in names for folder in self.task.scene_folders]
-        for (folder, name), image in zip(places, images, strict=False):
+        for (folder, name), image in zip(places, images, strict=True):
             path, _ = scene_paths(self.folder / batch.split, folder, name)
             with atomic_file(path, durable=False) as temporary:
                 temporary.write_bytes(encode_png(image))

@@ -58,6 +58,7 @@ class VQGANRecipe:
         self.config = config
         self.step = 0
         self.is_finished = False
+        self.compiled: set[bool] = set()
 
     def setup(self) -> None:
         """Check everything, build every part, and go back to the newest checkpoint."""
@@ -78,7 +79,6 @@ class VQGANRecipe:
         """Run all remaining steps; a signal makes it save and leave after the current one."""
         config = self.config
         self.started = time.perf_counter()
-        self.compiled: set[bool] = set()
         self.clock = StepClock(config.max_steps, self.step)
         self.num_images = 0
         self.log = MetricsLog(config.output / "metrics.jsonl", None, self.step)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from vqgan_fixtures import SMALL, random_images, small_run, write_images
 
 from kyvo.common.config import load_config
@@ -17,6 +18,7 @@ from kyvo.images.codebook import load_codebook
 from kyvo.images.codec import ImageCodec
 from kyvo.training.vqgan import VQGANTrainingConfig, plan_vqgan, train_vqgan
 from kyvo.training.vqgan.data import busiest_crop, split_images
+from kyvo.training.vqgan.recipe import VQGANRecipe
 
 ROOT = Path(__file__).parents[3]
 
@@ -90,6 +92,31 @@ def test_seconds_end_a_run(config: VQGANTrainingConfig) -> None:
     assert 1 < len(steps) < 1000
     rates = [row["learning_rate"] for row in steps]
     assert rates[-1] < max(rates)
+
+
+def test_seconds_of_compilation_do_not_count(
+    config: VQGANTrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step without codes and the first one with them compile; others only learn."""
+    recipe = VQGANRecipe(config)
+    recipe.setup()
+    recipe.config = dataclasses.replace(config, compile=True)
+    now = 100.0
+    monkeypatch.setattr("kyvo.training.vqgan.recipe.time.perf_counter", lambda: now)
+
+    def update(*_: Any) -> dict[str, Tensor]:
+        nonlocal now
+        now += 10.0
+        return {}
+
+    monkeypatch.setattr(recipe.trainer, "update", update)
+    recipe.started, counted = now, []
+    start = config.codebook.start_step
+    for step in (start - 1, start - 1, start, start + 1):
+        recipe.step = step
+        recipe._timed_update(torch.zeros(1), 0.0)
+        counted.append(recipe._seconds())
+    assert counted == [0.0, 10.0, 10.0, 20.0]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config: VQGANTrainingConfig) -> None:
