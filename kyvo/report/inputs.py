@@ -11,10 +11,10 @@ from kyvo.scenes import DEFAULT_SCHEMA
 EXPLANATION = (
     "A ray tracer made images of small worlds of coloured cubes, spheres and cylinders. A "
     "tokenizer (VQGAN) then learned to write such an image as a short grid of codes, much like "
-    "words. Last, a language model learned to continue rows of such codes and words in both "
-    "directions: from an image to the list of its objects with their colours, materials and "
-    "places (recognition), and from such a list to an image (rendering). Everything shown here "
-    "was held out: the models never saw these scenes in training."
+    "words. Last, a language model learned to go both ways: from an image to the list of its "
+    "objects with their colours, materials and places (recognition), and from such a list to the "
+    "codes of an image (rendering). Everything shown here was held out: the models never saw "
+    "these scenes in training."
 )
 
 
